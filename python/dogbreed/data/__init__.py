@@ -1,0 +1,1 @@
+"""Pictures and their labels: getting them, checking them, splitting them, reading them."""
