@@ -16,7 +16,7 @@ from dogbreed.errors import DogbreedError
 
 
 def cache_dir() -> Path:
-    """The folder of everything that can be computed or fetched again: `DOGBREED_CACHE`, else the user's cache folder."""
+    """The folder of what can be computed or fetched again: `DOGBREED_CACHE`, else one in the user's cache folder."""
     if chosen := os.environ.get("DOGBREED_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dogbreed"
@@ -24,7 +24,7 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Gives a path beside `target` to write to; it becomes `target` when the block ends well and is removed otherwise."""
+    """Gives a path beside `target` to write to; it becomes `target` if the block ends well, else it is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
     os.close(handle)

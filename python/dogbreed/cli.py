@@ -1,0 +1,526 @@
+"""The `dogbreed` command: a thin layer. Commands import what they need when they run, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import inspect
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from dogbreed import __version__
+from dogbreed.config import SEARCHED, EmbedConfig, SageMaker, SearchSpace, TrainConfig, _Config
+from dogbreed.errors import DogbreedError
+
+# `--learning_rate` means `--learning-rate`: SageMaker passes hyperparameters in either spelling.
+_SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    context_settings=_SETTINGS, no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train, tune and use a classifier of dog breeds. [dim]All of it runs on this machine.[/dim]",
+)  # fmt: skip
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, split, list or draw data sets.")
+app.add_typer(data_app, name="data")
+
+T = TypeVar("T", bound=_Config)
+C = TypeVar("C", bound=Callable[..., Any])
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        envvar=SageMaker.TRAINING, help="The data set: a folder with train/, valid/ and test/.", show_envvar=False
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def settings(*config_classes: type[_Config], without: Collection[str] = ()) -> Callable[[C], C]:
+    """Gives a command one option per field of the config classes; they arrive as `given`, without those left alone.
+
+    In a SageMaker job the options' defaults come from its environment.
+    """
+
+    def decorate(function: C) -> C:
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "given"]
+        fields = {
+            f.name: (f, get_type_hints(cls)[f.name])
+            for cls in config_classes
+            for f in dataclasses.fields(cls)
+            if f.name not in without
+        }
+
+        def command(**arguments: Any) -> Any:
+            chosen = {name: arguments.pop(name) for name in fields}
+            return function(**arguments, given={k: v for k, v in chosen.items() if v is not None})
+
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    kind | None,
+                    typer.Option(
+                        f"--{name.replace('_', '-')}",
+                        help=f.metadata["help"],
+                        envvar=SageMaker.hyperparameter(name),
+                        show_envvar=False,
+                        show_default=str(f.default),
+                        rich_help_panel="Settings",
+                    ),
+                ],
+            )
+            for name, (f, kind) in fields.items()
+        ]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        return command  # type: ignore[return-value]
+
+    return decorate
+
+
+def _only(cls: type[T], given: dict[str, Any], base: dict[str, Any] | None = None) -> T:
+    names = cls.names()
+    return cls.from_dict({**(base or {}), **{k: v for k, v in given.items() if k in names}})
+
+
+# ------------------------------------------------------------------------------------------------ the model
+
+
+@app.command()
+@settings(EmbedConfig)
+def embed(data: Data, *, device: Device = "auto", given: Any = None) -> None:
+    """Compute and cache the features of all splits: what tuning and training start from."""
+    from dogbreed.console import out
+    from dogbreed.data.dataset import open_dataset
+    from dogbreed.embed import embed as embed_split
+    from dogbreed.extractor import Extractor
+
+    dataset = open_dataset(data)
+    extractor = Extractor.create(_only(EmbedConfig, given), device=device)
+    for split, samples in dataset.splits.items():
+        features = embed_split(samples, extractor, title=f"Embedding {split}")
+        speed = f"{len(samples) / features.seconds:.0f} pictures/s" if features.seconds else "from the cache"
+        out.print(f"{split}: {len(features)} pictures × {features.matrix.shape[1]} features, {speed}")
+        _say_skipped(len(features.skipped), data)
+
+
+@app.command()
+@settings(TrainConfig, SearchSpace, without=SEARCHED)
+def tune(
+    data: Data,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the study; an interrupted one goes on.")] = Path("runs/study"),
+    trials: Annotated[int, typer.Option(help="Trials in the end.", envvar=SageMaker.hyperparameter("trials"), show_envvar=False)] = 100,
+    device: Device = "auto",
+    given: Any = None,
+) -> None:  # fmt: skip
+    """Search the hyperparameters with the least validation loss, a fraction of a second per trial."""
+    from dogbreed.console import out as console
+    from dogbreed.hpo import tune as run
+
+    study = run(
+        data=data,
+        out=out,
+        config=_only(TrainConfig, given),
+        space=_only(SearchSpace, given),
+        trials=trials,
+        device=device,
+    )
+    print_study(study)
+    console.print(f"{len(study.trials)} trials in {study.seconds:.1f} s. Next: dogbreed train {data} --study {out}")
+
+
+@app.command()
+@settings(TrainConfig)
+def train(
+    data: Data,
+    *,
+    out: Annotated[Path, typer.Option(envvar=SageMaker.MODEL_DIR, show_envvar=False, help="The model directory to write.")] = Path("runs/model"),
+    study: Annotated[Path | None, typer.Option(help="Take the best settings of this study.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Take the settings recorded in this model directory.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The HTML report to write. [dim]Default: beside the model.[/dim]")] = None,
+    device: Device = "auto",
+    given: Any = None,
+) -> None:  # fmt: skip
+    """Train a model and write its directory and report; interrupted, the same command goes on."""
+    from dogbreed.files import read_json
+    from dogbreed.hpo import Study
+
+    if study and like:
+        raise DogbreedError("--study and --like are both given", "Give one of them.")
+    best = Study.load(study) if study else None
+    base = best.best.as_dict() if best else {}
+    if like:
+        base = read_json(like / "config.json", what="model", fix="Give a model directory.").get("train", {})
+    config = _only(TrainConfig, given, base)
+    train_and_report(data, out, config=config, study=best, report=report, device=device)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model directory.")],
+    data: Annotated[Path, typer.Argument(help="A data set with the same classes.")],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    negatives: Annotated[Path | None, typer.Option(help="Pictures of other things, to measure the dog-or-not score.")] = None,
+    study: Annotated[Path | None, typer.Option(help="Show this study in the report.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The HTML report to write. [dim]Default: beside the model.[/dim]")] = None,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Measure a model on a split, with 95 % intervals, and write the report."""
+    from dogbreed.console import out
+    from dogbreed.evaluate import evaluate as run
+    from dogbreed.evaluate import recorded_history
+    from dogbreed.evaluate import report as write_report
+    from dogbreed.hpo import Study
+
+    loaded, evaluation = run(model_dir=model, data=data, split=split, negatives=negatives, device=device)
+    path = report or report_path(model)
+    write_report(
+        path,
+        loaded,
+        evaluation,
+        command=f"dogbreed evaluate {model} {data} --split {split}",
+        history=recorded_history(model),
+        study=Study.load(study) if study else None,
+        notes=_notes(data),
+    )
+    print_metrics({split: evaluation.metrics})
+    rejection = evaluation.rejection
+    out.print(f"Dog or not: {rejection.recall:.1%} of these pictures pass", end="")
+    if rejection.false_positive_rate is not None:
+        out.print(f"; of {rejection.negatives} pictures of other things {rejection.false_positive_rate:.1%} do", end="")
+    out.print(f".\nReport: {path}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    sources: Annotated[list[str], typer.Argument(metavar="FILE|DIR|URL…", help="Pictures, folders, addresses.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="The model directory.")] = Path("runs/model"),
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many breeds to name.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow: Annotated[list[str] | None, typer.Option(metavar="HOST:PORT", help="A host that may be fetched from though it is not public.")] = None,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Name the breed of the dog in each picture, or say that it is probably none."""
+    from dogbreed.model import Model
+    from dogbreed.predict import expand
+    from dogbreed.predict import predict as run
+
+    found = expand(sources)
+    loaded = Model.load(model, device=device)
+    predictions = list(run(loaded, found, allowed=allow or ()))
+    if as_json:
+        typer.echo(json.dumps([p.as_dict(loaded.breeds, top_k) for p in predictions], indent=2, ensure_ascii=False))
+    else:
+        print_predictions(predictions, loaded.breeds, top_k)
+    if any(p.error for p in predictions):
+        raise typer.Exit(1)
+
+
+@app.command()
+def pack(
+    model: Annotated[Path, typer.Argument(help="A model directory.")] = Path("runs/model"),
+    out: Annotated[Path, typer.Option(help="The archive to write.")] = Path("runs/model.tar.gz"),
+) -> None:
+    """Pack a model directory as the model.tar.gz that an endpoint loads."""
+    from dogbreed.console import out as console
+    from dogbreed.model import Model
+    from dogbreed.model import pack as write
+
+    Model.load(model)  # what cannot be opened here would fail the endpoint later
+    write(model, out)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@app.command()
+def demo(
+    data: Annotated[str | None, typer.Option(help="A folder, archive or URL. [dim]Default: the original pictures, or drawn ones.[/dim]")] = None,
+    folder: Annotated[Path, typer.Option(help="Where pictures, model and report go.")] = Path(),
+    trials: Annotated[int, typer.Option(help="Trials of the study.")] = 50,
+) -> None:  # fmt: skip
+    """Run everything once: pictures, tuning, training, predictions, report."""
+    from dogbreed.demo import run_demo
+
+    run_demo(data, folder, trials=trials)
+
+
+@app.command()
+def backbones() -> None:
+    """List the backbones by name."""
+    from dogbreed.backbones import backbone_names
+
+    typer.echo("\n".join(backbone_names()))
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+@data_app.command()
+def fetch(
+    source: Annotated[str | None, typer.Argument(help="A URL or an archive. [dim]Default: the original dogImages.zip.[/dim]")] = None,
+    out: Annotated[Path, typer.Argument(help="The folder to unpack to.")] = Path("data/dogImages"),
+    sha256: Annotated[str | None, typer.Option(help="Refuse an archive with another checksum.")] = None,
+) -> None:  # fmt: skip
+    """Download and unpack a data set; interrupted, the same command goes on."""
+    from dogbreed.data.fetch import ORIGINAL_URL
+    from dogbreed.data.fetch import fetch as run
+
+    typer.echo(run(source or ORIGINAL_URL, out, sha256=sha256))
+
+
+@data_app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="A data set.")],
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+) -> None:
+    """Find broken, odd, duplicate and misplaced pictures; exits with 1 if there are errors."""
+    from dogbreed.data.check import check as run
+    from dogbreed.data.check import print_report, write_html
+    from dogbreed.data.check import write_json as write_findings
+
+    report = run(data)
+    print_report(report)
+    if html:
+        write_html(report, html)
+    if as_json:
+        write_findings(report, as_json)
+    if any(p.severity == "error" for p in report.problems):
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def split(
+    source: Annotated[Path, typer.Argument(help="A folder of class folders.")],
+    out: Annotated[Path, typer.Argument(help="The data set to write.")],
+    valid: Annotated[float, typer.Option(help="Share of the validation split.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the test split.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Start of the random choice.")] = 0,
+) -> None:
+    """Split class folders into train, valid and test, the same pictures always the same way."""
+    from dogbreed.data.split import split as run
+
+    counts = run(source, out, valid=valid, test=test, seed=seed)
+    typer.echo(f"{out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@data_app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="The folder to draw to.")],
+    classes: Annotated[int, typer.Option(help="Cartoon breeds.")] = 8,
+    per_class: Annotated[int, typer.Option(help="Pictures of each.")] = 60,
+    seed: Annotated[int, typer.Option(help="Start of the random choice.")] = 0,
+) -> None:
+    """Draw a labelled set of cartoon dogs, for trying things out without a download."""
+    from dogbreed.data.sample import draw_sample
+
+    typer.echo(draw_sample(out, classes=classes, per_class=per_class, seed=seed))
+
+
+@data_app.command()
+def manifest(
+    data: Annotated[Path, typer.Argument(help="A data set.")],
+    base_uri: Annotated[str, typer.Option(help="Where the data set lies, as in s3://bucket/prefix.")],
+    out: Annotated[Path, typer.Option(help="The folder to write {train,valid,test}.manifest to.")] = Path(),
+) -> None:
+    """Write SageMaker augmented manifests, one per split."""
+    from dogbreed.data.dataset import open_dataset
+    from dogbreed.data.manifest import write_manifest
+
+    dataset = open_dataset(data)
+    for name in dataset.splits:
+        write_manifest(dataset, name, out / f"{name}.manifest", base_uri=base_uri)
+        typer.echo(out / f"{name}.manifest")
+
+
+# ------------------------------------------------------------------------------------------------ what is shown
+
+
+def train_and_report(
+    data: Path, out: Path, *, config: Any = None, study: Any = None, report: Path | None = None, device: str = "auto"
+) -> None:
+    """Trains, writes the report and prints the results; the settings are the study's best where none are given."""
+    from dogbreed.console import out as console
+    from dogbreed.evaluate import report as write_report
+    from dogbreed.train import train as run
+
+    trained = run(data=data, out=out, config=config or study.best, device=device)
+    path = report or report_path(out)
+    split = "test" if "test" in trained.evaluations else "valid"
+    write_report(
+        path,
+        trained.model,
+        trained.evaluations[split],
+        command=f"dogbreed train {data} --like {out}",
+        history=list(trained.history),
+        study=study,
+        notes=_notes(data),
+    )
+    _say_skipped(trained.skipped, data)
+    print_metrics({name: e.metrics for name, e in trained.evaluations.items()})
+    console.print(f"Model:  {out}\nReport: {path}", soft_wrap=True)
+
+
+def report_path(model: Path) -> Path:
+    """Beside the model directory, whose content is the archive that an endpoint loads."""
+    return model.with_name(f"{model.name}-report.html")
+
+
+def _notes(data: Path) -> tuple[str, ...]:
+    """What a reader must know to judge the figures."""
+    from dogbreed.data.sample import is_sample
+
+    if is_sample(data):
+        return ("These pictures are drawn, not photographed: the figures show that everything works, not how well.",)
+    return (
+        "The backbone was pretrained on ImageNet. Pictures that come from there (Stanford Dogs does) have probably been "
+        "seen by it: take the figures for comparing two ways, not as a promise for new photographs.",
+    )
+
+
+def _say_skipped(count: int, data: Path) -> None:
+    from dogbreed.console import err
+
+    if count:
+        err.print(f"{count} pictures could not be used. See: dogbreed data check {data}", soft_wrap=True)
+
+
+def print_study(study: Any) -> None:
+    from rich.table import Table
+
+    from dogbreed.console import out
+
+    table = Table("trial", "valid loss", "accuracy", "seconds", "settings")
+    best = sorted((t for t in study.trials if t.state == "COMPLETE"), key=lambda t: t.value)[:5]
+    for t in best:
+        shown = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in t.params.items())
+        table.add_row(str(t.number), f"{t.value:.4f}", f"{t.accuracy:.1%}", f"{t.seconds:.2f}", shown)
+    out.print(table)
+
+
+def print_metrics(by_split: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from dogbreed.console import out
+
+    table = Table("", *by_split, title="95 % intervals in brackets", title_style="dim")
+    names = {
+        "accuracy": "accuracy", "top5_accuracy": "top-5 accuracy", "mean_class_recall": "mean class recall",
+        "log_loss": "log-loss", "ece": "calibration error",
+    }  # fmt: skip
+    for key, label in names.items():
+        shown = "{:.1%} ({:.1%} – {:.1%})" if key != "log_loss" else "{:.3f} ({:.3f} – {:.3f})"
+        table.add_row(label, *(shown.format(m[key].value, m[key].low, m[key].high) for m in by_split.values()))
+    out.print(table)
+
+
+def print_predictions(predictions: list[Any], breeds: tuple[str, ...], top_k: int) -> None:
+    from rich.table import Table
+
+    from dogbreed.console import out
+
+    table = Table("picture", "breed", "probability")
+    for p in predictions:
+        name = p.source if "://" in p.source else Path(p.source).name
+        if p.answer is None:
+            table.add_row(name, f"[red]{p.error}[/red]", "")
+            continue
+        for i, guess in enumerate(p.answer.predictions(breeds, top_k)):
+            doubt = " [yellow](probably none of the known breeds)[/yellow]" if p.answer.rejected and i == 0 else ""
+            table.add_row(name if i == 0 else "", guess["breed"] + doubt, f"{guess['probability']:.1%}")
+        table.add_section()
+    out.print(table)
+
+
+# ------------------------------------------------------------------------------------------------ running
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"dogbreed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None: ...  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; mistakes of the user end in one line on standard error."""
+    sys.exit(_run(lambda: app(args=arguments, prog_name="dogbreed", standalone_mode=True)))
+
+
+def run_entry_point(command: str) -> None:
+    """Runs `train.py` or `hpo.py` as SageMaker starts them: hyperparameters as options, a failure's text kept."""
+    arguments = sys.argv[1:]
+    if command == "hpo":  # one trial by default; a whole study when told how many
+        whole = any(a.partition("=")[0] == "--trials" for a in arguments) or _from_environment("trials")
+        command = "tune" if whole else "trial"
+    sys.exit(_run(lambda: app(args=[command, *arguments], prog_name=Path(sys.argv[0]).name, standalone_mode=True)))
+
+
+def _from_environment(name: str) -> bool:
+    return any(key in os.environ for key in SageMaker.hyperparameter(name))
+
+
+@app.command(hidden=True)
+@settings(TrainConfig)
+def trial(
+    data: Data,
+    *,
+    out: Annotated[Path, typer.Option(envvar=SageMaker.MODEL_DIR)] = Path("runs/trial"),
+    device: Device = "auto",
+    given: Any = None,
+) -> None:
+    """One trial of a SageMaker tuning job."""
+    from dogbreed.hpo import trial_job
+
+    trial_job(data=data, out=out, config=_only(TrainConfig, given), device=device)
+
+
+def _run(command: Callable[[], Any]) -> int:
+    warnings.filterwarnings("ignore")  # of libraries, for their authors; ours are errors or printed
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    try:
+        command()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except DogbreedError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("Stopped. What was done is kept: run the same command again to go on.", 130)
+    except MemoryError:
+        return _fail("There is not enough memory. Close other programs, or use a smaller backbone.")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" at {error.filename}" if error.filename else ""
+            return _fail(f"The disk is full{where}. Free some space and run the same command again.")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(
+                f"No permission to write or read {error.filename}. Choose another folder, or change its owner."
+            )
+        raise
+    return 0
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if SageMaker.in_job():
+        from dogbreed.train import write_failure
+
+        write_failure(message)
+    return status

@@ -1,0 +1,96 @@
+"""The main job from end to end, as `make demo` runs it: pictures → tuning → training → predictions and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dogbreed.config import TrainConfig
+from dogbreed.console import out
+from dogbreed.errors import DogbreedError
+
+SHOWN = 4  # pictures whose predictions are printed
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made."""
+
+    data: Path
+    model: Path
+    report: Path
+
+
+@contextmanager
+def _step(number: int, title: str) -> Iterator[None]:
+    out.rule(f"[bold]{number}. {title}", align="left")
+    started = time.perf_counter()
+    yield
+    out.print(f"[dim]{time.perf_counter() - started:.1f} s[/dim]")
+
+
+def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
+    """Runs everything and prints what it does.
+
+    Args:
+        data: a folder, an archive or a URL; None takes the original pictures where there is internet, drawn ones
+            otherwise.
+        folder: where pictures, study, model and report go.
+    """
+    from dogbreed import cli
+    from dogbreed.data.dataset import open_dataset
+    from dogbreed.hpo import tune
+    from dogbreed.predict import predict
+
+    with _step(1, "Pictures"):
+        root = get_data(data, folder)
+        dataset = open_dataset(root)
+        counts = ", ".join(f"{len(samples)} {split}" for split, samples in dataset.splits.items())
+        out.print(f"{len(dataset.classes)} breeds in {dataset.root}: {counts}", soft_wrap=True)
+    # A place of its own for each data set, so that the demo can be run on several in turn.
+    runs = folder / "runs" / root.name
+    with _step(2, f"Tune: {trials} trials on features that are computed once"):
+        study = tune(data=root, out=runs / "study", config=TrainConfig(), trials=trials)
+        cli.print_study(study)
+    with _step(3, "Train with the best settings, and read the test split once"):
+        cli.train_and_report(root, runs / "model", study=study)
+    with _step(4, "Predict"):
+        from dogbreed.model import Model
+
+        model = Model.load(runs / "model")
+        samples = dataset.splits.get("test", dataset.splits["valid"])
+        some = [str(s.path) for s in samples[:: max(1, len(samples) // SHOWN)]][:SHOWN]
+        cli.print_predictions(list(predict(model, some)), model.breeds, top_k=3)
+    demo = Demo(root, runs / "model", cli.report_path(runs / "model"))
+    out.rule(align="left")
+    out.print(f"Report: {demo.report}", soft_wrap=True)
+    out.print(f"Try:    dogbreed predict PICTURE --model {demo.model}", soft_wrap=True)
+    return demo
+
+
+def get_data(data: str | None, folder: Path) -> Path:
+    """The folder of pictures that the demo works on, unpacked, downloaded or drawn."""
+    from dogbreed.data.fetch import ORIGINAL_URL, fetch, reachable
+    from dogbreed.data.sample import draw_sample
+
+    if data and Path(data).is_dir():
+        return Path(data)
+    if data:
+        return fetch(data, folder / "data" / Path(data).name.partition(".")[0])
+    if reachable(ORIGINAL_URL, timeout_s=5):
+        out.print("Downloading the original photographs (133 breeds, 1.1 GB).")
+        return fetch(ORIGINAL_URL, folder / "data" / "original")
+    out.print(
+        "[yellow]There is no way to the original photographs from here, so cartoon dogs are drawn instead.[/yellow]\n"
+        "They show that everything works, not how well; give real ones with: make demo DATA=dogImages.zip"
+    )
+    target = folder / "data" / "drawn"
+    try:
+        return draw_sample(target)
+    except DogbreedError:
+        if (target / "train").is_dir():  # drawn by an earlier demo
+            return target
+        raise

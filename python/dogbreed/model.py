@@ -1,0 +1,198 @@
+"""A trained model: what a model directory holds (the root of `model.tar.gz`), and how it answers.
+
+model.pt         state dict: backbone.*, head.*, rejection.means; loaded with weights_only=True
+classes.json     index → breed
+config.json      all that is needed to rebuild the network and its preprocessing, and to train it again
+metrics.json     what was measured, with 95 % intervals
+model_card.md    for people
+code/            inference.py (the SageMaker hooks), the package itself, requirements.txt
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dogbreed import __version__
+from dogbreed.backbones import Weights, build_backbone
+from dogbreed.config import EmbedConfig, TrainConfig
+from dogbreed.data.pictures import Pixels, Preprocessing
+from dogbreed.errors import DogbreedError
+from dogbreed.extractor import Extractor, FloatArray, feature_network
+from dogbreed.files import atomic_dir, atomic_path, read_json, write_json, write_text
+from dogbreed.rejection import rejection_scores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dogbreed.head import Head
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one picture.
+
+    probabilities: (C,) float32, summing to one.
+    rejection_score: how unlike every class the picture is; above `Model.threshold` it is probably none of them.
+    """
+
+    probabilities: FloatArray
+    rejection_score: float
+    rejected: bool
+
+    def predictions(self, breeds: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:
+        """The likeliest classes, best first, as the endpoint and `predict --json` give them."""
+        order = np.argsort(-self.probabilities, kind="stable")[:top_k]
+        return [{"breed": breeds[i], "class_index": int(i), "probability": float(self.probabilities[i])} for i in order]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier that can be used, saved and loaded.
+
+    Quick start: `Model.load(Path("runs/model")).answer([pixels])`, with pixels from `pictures.decode`.
+    """
+
+    config: TrainConfig
+    breeds: tuple[str, ...]
+    extractor: Extractor
+    head: Head
+    means: FloatArray  # (C, D): see rejection.py
+    threshold: float
+    facts: dict[str, Any]  # of the training data, recorded in config.json
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.extractor.preprocessing
+
+    def classify(self, features: FloatArray) -> FloatArray:
+        """(B, D) features → (B, C) probabilities."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self.head(torch.from_numpy(np.array(features)))
+        probabilities: FloatArray = torch.softmax(logits, 1).numpy()
+        return probabilities
+
+    def answer(self, pixels: Sequence[Pixels]) -> list[Answer]:
+        """(B, crop_px, crop_px, 3) uint8 → B answers."""
+        features = self.extractor(np.stack(pixels))
+        scores = rejection_scores(features, self.means)
+        return [
+            Answer(p, float(s), bool(s > self.threshold)) for p, s in zip(self.classify(features), scores, strict=True)
+        ]
+
+    def save(self, folder: Path, *, metrics: dict[str, Any], card: str) -> None:
+        """Writes the model directory, whole or not at all; one that is there is replaced."""
+        import torch
+
+        with atomic_dir(folder) as partial:
+            state = dict(self.extractor.build().state_dict())  # backbone.*
+            state |= {f"head.{k}": v.cpu() for k, v in self.head.state_dict().items()}
+            state["rejection.means"] = torch.from_numpy(np.array(self.means))
+            torch.save(state, partial / "model.pt")
+            write_json(partial / "classes.json", {str(i): breed for i, breed in enumerate(self.breeds)})
+            write_json(
+                partial / "config.json",
+                {
+                    "format": FORMAT,
+                    "dogbreed": __version__,
+                    "train": self.config.as_dict(),
+                    "extractor": self.extractor.identity,
+                    "feature_size": int(self.means.shape[1]),
+                    "rejection_threshold": self.threshold,
+                    **self.facts,
+                },
+            )
+            write_json(partial / "metrics.json", metrics)
+            write_text(partial / "model_card.md", card)
+            _write_code(partial / "code")
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "auto") -> Model:
+        """Opens a model directory.
+
+        Raises:
+            DogbreedError: it is not one, is damaged, or was written by another version.
+        """
+        import torch
+
+        from dogbreed.head import Head
+
+        fix = "Give a folder that `dogbreed train` wrote."
+        recorded = read_json(folder / "config.json", what="model", fix=fix)
+        if not isinstance(recorded, dict) or recorded.get("format") != FORMAT:
+            found = recorded.get("format") if isinstance(recorded, dict) else None
+            raise DogbreedError(
+                f"The model {folder} has format {found}, this version reads {FORMAT}",
+                "Train it again, or use the version of dogbreed that wrote it.",
+            )
+        try:
+            config = TrainConfig.from_dict(recorded["train"])
+            names = read_json(folder / "classes.json", what="list of classes", fix=fix)
+            breeds = tuple(names[str(i)] for i in range(len(names)))
+            preprocessing = Preprocessing.from_dict(recorded["extractor"]["preprocessing"])
+            state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+            head = Head(recorded["feature_size"], len(breeds), config.hidden_size, config.dropout)
+            head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
+            means = state["rejection.means"].numpy()
+            threshold = float(recorded["rejection_threshold"])
+            sha256 = recorded["extractor"]["weights_sha256"]
+        except DogbreedError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DogbreedError(f"The model {folder} is damaged ({reason})", "Train it again.") from None
+
+        def build() -> nn.Module:
+            network = feature_network(build_backbone(config.backbone, None)[0], preprocessing)
+            network.load_state_dict({k: v for k, v in state.items() if k.startswith("backbone.")})
+            return network
+
+        extractor = Extractor(
+            config.part(EmbedConfig), preprocessing, Weights(str(folder), None, sha256), build, device
+        )
+        return cls(config, breeds, extractor, head.eval(), means, threshold, {"data": recorded.get("data")})
+
+
+def _write_code(folder: Path) -> None:
+    """The hooks of the serving container, with the package beside them: an archive needs nothing of ours installed."""
+    package = Path(__file__).parent
+    folder.mkdir()
+    (folder / "inference.py").write_text(
+        '"""The hooks that SageMaker\'s PyTorch serving container calls."""\n\n'
+        "from dogbreed.inference import input_fn, model_fn, output_fn, predict_fn\n\n"
+        '__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]\n'
+    )
+    (folder / "requirements.txt").write_text("filelock\nopenvino\npillow\nrich\nscipy\ntimm\n")
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(package, folder / "dogbreed", ignore=ignore)
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Writes a model directory as `model.tar.gz`; the same directory gives the same bytes."""
+    import gzip
+    import tarfile
+
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = ""
+        entry.mode = 0o755 if entry.isdir() else 0o644
+        return entry
+
+    with (
+        atomic_path(archive) as partial,
+        partial.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=1) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
+        for path in sorted(folder.rglob("*")):
+            if "__pycache__" not in path.parts:
+                tar.add(path, arcname=str(path.relative_to(folder)), recursive=False, filter=plain)

@@ -1,0 +1,167 @@
+"""Training: pictures and settings in, a model directory out. Also the entry point of a training job."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dogbreed import __version__
+from dogbreed.config import EmbedConfig, HeadConfig, SageMaker, TrainConfig
+from dogbreed.console import progress
+from dogbreed.data.dataset import Dataset, open_dataset
+from dogbreed.embed import Features, embed, embed_views
+from dogbreed.evaluate import Evaluation, evaluate_features
+from dogbreed.extractor import Extractor, choose_device
+from dogbreed.metrics import emit
+from dogbreed.model import Model
+from dogbreed.rejection import class_means, rejection_scores, threshold_at_recall
+
+if TYPE_CHECKING:
+    from dogbreed.head import Epoch, Problem
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave: the model, its evaluations by split, the way there, and the pictures left out."""
+
+    folder: Path
+    model: Model
+    evaluations: dict[str, Evaluation]
+    history: tuple[dict[str, float], ...]
+    skipped: int
+
+
+def load_problem(data: Path, config: TrainConfig, device: str = "auto") -> tuple[Problem, Dataset, Extractor]:
+    """Opens a data set and gives the features of its train and valid splits, ready to fit heads to.
+
+    The test split is not touched.
+    """
+    extractor = Extractor.create(config.part(EmbedConfig), device=device)
+    dataset = open_dataset(data)
+    train_features, valid_features = _fitting_features(dataset, extractor, config)
+
+    from dogbreed.head import Problem
+
+    return Problem(train_features, valid_features, len(dataset.classes), choose_device(device)), dataset, extractor
+
+
+def _fitting_features(dataset: Dataset, extractor: Extractor, config: TrainConfig) -> tuple[Features, Features]:
+    return (
+        embed_views(dataset.split("train"), extractor, config.view_names, title="Embedding train"),
+        embed(dataset.split("valid"), extractor, title="Embedding valid"),
+    )
+
+
+def train(
+    *, data: Path, out: Path, config: TrainConfig | None = None, device: str = "auto", test: bool = True
+) -> Trained:
+    """Trains a model and writes its directory.
+
+    Interrupted at any point, the same call goes on and gives the same model as an uninterrupted one. The test split,
+    where there is one, is read once, after everything is decided.
+
+    Args:
+        out: the model directory; replaced, if there is one, when the new model is whole.
+        test: False leaves the test split alone (a trial of a tuning job).
+    """
+    config = config or TrainConfig()
+
+    from dogbreed.head import calibrate, fit
+
+    problem, dataset, extractor = load_problem(data, config, device)
+    # Both are cached by now: these are views of files.
+    train_features, valid_features = _fitting_features(dataset, extractor, config)
+    checkpoint = _checkpoint(out)
+    with progress("Fitting", config.epochs, unit="epochs") as advance:
+
+        def report(epoch: Epoch) -> None:
+            emit(
+                train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, valid_accuracy=epoch.valid_accuracy
+            ) if SageMaker.in_job() else None
+            advance(1, f"valid_loss {epoch.valid_loss:.4f}")
+
+        fitted = fit(problem, config.part(HeadConfig), report=report, checkpoint=checkpoint)
+    # Reported last: a tuning job takes the last value it reads, and early stopping keeps the best.
+    emit(valid_loss=fitted.best.valid_loss, valid_accuracy=fitted.best.valid_accuracy)
+    head = fitted.head
+    temperature = calibrate(problem, head)
+    head = head.cpu()
+    means = class_means(train_features, len(dataset.classes))
+    threshold = threshold_at_recall(rejection_scores(valid_features.matrix, means))
+    skipped = (*train_features.skipped, *valid_features.skipped)
+    facts = {
+        "data": {
+            "classes": list(dataset.classes),
+            "pictures": {"train": len(train_features), "valid": len(valid_features)},
+            "skipped": {str(s.path.relative_to(dataset.root)): s.reason for s in skipped},
+            "features": problem.key,
+        },
+        "fit": {"best_epoch": fitted.best.epoch, "epochs": len(fitted.history), "temperature": temperature},
+        "made": {"python": platform.python_version(), "platform": platform.machine()},
+    }
+    model = Model(config, dataset.breeds, extractor, head, means, threshold, facts)
+    evaluations = {"valid": evaluate_features(model, valid_features, "valid")}
+    if test and "test" in dataset.splits:
+        test_features = embed(dataset.split("test"), extractor, title="Embedding test")
+        evaluations["test"] = evaluate_features(model, test_features, "test")
+        emit(**{f"test_{_METRIC_NAMES[k]}": m.value for k, m in evaluations["test"].metrics.items()})
+    history = tuple(dataclasses.asdict(e) for e in fitted.history)
+    metrics = {
+        **{split: e.as_dict() for split, e in evaluations.items()},
+        "valid_loss": fitted.best.valid_loss,
+        "history": list(history),
+    }
+    model.save(out, metrics=metrics, card=model_card(model, evaluations))
+    checkpoint.unlink(missing_ok=True)
+    return Trained(out, model, evaluations, history, len(skipped))
+
+
+# The evaluation's names → the names of DESIGN's metric lines.
+_METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top5_accuracy",
+    "mean_class_recall": "mean_class_recall",
+    "log_loss": "loss",
+    "ece": "ece",
+}
+
+
+def _checkpoint(out: Path) -> Path:
+    """Where a fit is saved: the folder that survives a spot interruption, else beside the model."""
+    if SageMaker.in_job():
+        return SageMaker.base_dir() / SageMaker.CHECKPOINTS / "fit.pt"
+    return out.with_name(f".{out.name}.checkpoint.pt")
+
+
+def model_card(model: Model, evaluations: dict[str, Evaluation]) -> str:
+    """The model card: what the model is for, what it learnt from, how well it does, and what it cannot do."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("dogbreed"), trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("model_card.md.j2").render(
+        model=model,
+        config=model.config.as_dict(),
+        data=model.facts["data"],
+        evaluations=evaluations,
+        version=__version__,
+        today=datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", datetime.now(UTC).timestamp())), UTC),
+    )
+
+
+def write_failure(text: str) -> None:
+    """Tells SageMaker why a job failed: the first 1,024 characters become its FailureReason."""
+    target = SageMaker.base_dir() / "output" / "failure"
+    if SageMaker.in_job():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
+if __name__ == "__main__":
+    from dogbreed.cli import run_entry_point
+
+    run_entry_point("train")

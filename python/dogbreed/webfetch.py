@@ -1,0 +1,182 @@
+"""Fetching a picture from an address that somebody else chose, without being turned against our own network.
+
+Only the standard library, so that the Lambda function can carry this file as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Collection, Iterator
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+MAX_BYTES = 20 * 1024 * 1024
+TIMEOUT_S = 10.0
+MAX_REDIRECTS = 3
+_HEADERS = {"User-Agent": "dogbreed", "Accept": "image/*", "Connection": "close"}
+
+
+class Refused(ValueError):
+    """The address cannot be fetched; the message says why and repeats nothing of what the target answered."""
+
+
+def fetch_url(
+    url: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+    max_redirects: int = MAX_REDIRECTS,
+    allowed: Collection[str] = (),
+) -> bytes:
+    """The body behind a public http or https address.
+
+    Every address that the host's name resolves to must be public, and the connection goes to an address that was
+    checked, so a name that resolves to something else a moment later (DNS rebinding) gains nothing. Redirects are
+    checked anew.
+
+    Args:
+        timeout_s: for everything together: names, connections, redirects and the last byte.
+        allowed: `host:port` pairs that are exempt from the rule of public addresses, for tests and local AWS.
+
+    Raises:
+        Refused: the address, its answer or its size is not acceptable, or time ran out.
+    """
+    deadline = time.monotonic() + timeout_s
+    for _ in range(max_redirects + 1):
+        parts = _checked(url)
+        with _connection(parts, deadline, allowed) as connection:
+            try:
+                connection.request("GET", _target(parts), headers=_HEADERS)
+                response = connection.getresponse()
+                if response.status in (301, 302, 303, 307, 308):
+                    url = urljoin(url, response.getheader("Location") or "")
+                    continue
+                if response.status != 200:
+                    raise Refused(f"the address answered with status {response.status}")
+                return _body(response, max_bytes)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if isinstance(error, Refused):
+                    raise
+                _left(deadline)  # was it cut because time ran out?
+                raise Refused(_reason(error)) from None
+    raise Refused(f"the address redirects more than {max_redirects} times")
+
+
+def _checked(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise Refused("the address is malformed") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Refused("only http:// and https:// addresses can be fetched")
+    if parts.username is not None or parts.password is not None:
+        raise Refused("an address with a user name or password is not fetched")
+    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
+        raise Refused("the address is malformed")
+    return parts
+
+
+@contextlib.contextmanager
+def _connection(parts: SplitResult, deadline: float, allowed: Collection[str]) -> Iterator[http.client.HTTPConnection]:
+    """A connection to a checked address, which is cut when time runs out.
+
+    Socket timeouts alone would not do: they start anew with every byte that a slow host lets drip.
+    """
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    connection = http.client.HTTPConnection(host, port)
+    sock = connection.sock = _connect(host, port, deadline, exempt=f"{host}:{port}" in allowed)
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            sock = connection.sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            try:
+                sock.do_handshake()
+            except OSError as error:
+                _left(deadline)
+                raise Refused(_reason(error)) from None
+        yield connection
+    finally:
+        timer.cancel()
+        sock.close()
+
+
+def _target(parts: SplitResult) -> str:
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    return path + (f"?{quote(parts.query, safe='/%:@!$&()*+,;=~?')}" if parts.query else "")
+
+
+def _connect(host: str, port: int, deadline: float, *, exempt: bool) -> socket.socket:
+    """Connects to an address of the host that was checked to be public."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Refused("the host of the address is unknown") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    if not exempt and not all(is_public(address) for address in addresses):
+        raise Refused("the address is not on the public internet")
+    problem: OSError | None = None
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), timeout=_left(deadline))
+        except OSError as error:
+            problem = error
+    raise problem or Refused("the host of the address is unknown")
+
+
+def is_public(address: str) -> bool:
+    """False for loopback, private, link-local (cloud metadata), multicast and reserved addresses, in any disguise."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):  # NAT64
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    too_large = f"the picture is larger than {max_bytes // 2**20} MiB"
+    length = int(response.getheader("Content-Length") or -1)
+    if length > max_bytes:
+        raise Refused(too_large)
+    body = bytearray()
+    while part := response.read1(65536):
+        body += part
+        if len(body) > max_bytes:
+            raise Refused(too_large)
+    if length > len(body):
+        raise http.client.IncompleteRead(b"")
+    return bytes(body)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Refused("fetching the address took too long")
+    return left
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "fetching the address took too long"
+    if isinstance(error, ssl.SSLError):
+        return "the address has no valid certificate"
+    if isinstance(error, ConnectionError | http.client.HTTPException):
+        return "the host of the address refused or dropped the connection"
+    return "the address could not be fetched"
