@@ -374,7 +374,10 @@ def train_and_report(
 
 
 def report_path(model: Path) -> Path:
-    """Beside the model directory, whose content is the archive that an endpoint loads."""
+    """Beside the model directory, whose content is the archive that an endpoint loads; in a job, where outputs go."""
+    if SageMaker.in_job():
+        outputs = os.environ.get(SageMaker.OUTPUT_DATA_DIR) or SageMaker.base_dir() / "output" / "data"
+        return Path(outputs) / "report.html"
     return model.with_name(f"{model.name}-report.html")
 
 
@@ -461,7 +464,7 @@ def _main(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; mistakes of the user end in one line on standard error."""
-    sys.exit(_run(lambda: app(args=arguments, prog_name="dogbreed", standalone_mode=True)))
+    sys.exit(_run("dogbreed", sys.argv[1:] if arguments is None else arguments))
 
 
 def run_entry_point(command: str) -> None:
@@ -470,7 +473,7 @@ def run_entry_point(command: str) -> None:
     if command == "hpo":  # one trial by default; a whole study when told how many
         whole = any(a.partition("=")[0] == "--trials" for a in arguments) or _from_environment("trials")
         command = "tune" if whole else "trial"
-    sys.exit(_run(lambda: app(args=[command, *arguments], prog_name=Path(sys.argv[0]).name, standalone_mode=True)))
+    sys.exit(_run(Path(sys.argv[0]).name, [command, *arguments]))
 
 
 def _from_environment(name: str) -> bool:
@@ -492,16 +495,28 @@ def trial(
     trial_job(data=data, out=out, config=_only(TrainConfig, given), device=device)
 
 
-def _run(command: Callable[[], Any]) -> int:
+_ClickError = typer.BadParameter.__mro__[
+    2
+]  # of Typer's own copy of Click, or of Click itself: it depends on Typer's version
+
+
+def _run(program: str, arguments: list[str]) -> int:
     warnings.filterwarnings("ignore")  # of libraries, for their authors; ours are errors or printed
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     try:
-        command()
+        command = typer.main.get_command(app)
+        # Not by calling it: that would print Click's boxes, and swallow Ctrl-C.
+        with command.make_context(program, list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as stop:
+        return stop.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    except _ClickError as error:
+        return _usage(error)
     except DogbreedError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("Stopped. What was done is kept: run the same command again to go on.", 130)
     except MemoryError:
         return _fail("There is not enough memory. Close other programs, or use a smaller backbone.")
@@ -513,8 +528,25 @@ def _run(command: Callable[[], Any]) -> int:
             return _fail(
                 f"No permission to write or read {error.filename}. Choose another folder, or change its owner."
             )
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            return _fail(f"{error.filename} cannot be used ({error.strerror}). Choose another path.")
+        if error.errno == errno.EPIPE:  # the reader of a pipe went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         raise
     return 0
+
+
+def _usage(error: Any) -> int:
+    """An unknown command or option, a value of the wrong type: one line, with what was probably meant."""
+    path = error.ctx.command_path if error.ctx else "dogbreed"
+    if type(error).__name__ == "NoArgsIsHelpError":  # Typer has printed the help by now
+        return 2
+    close = sorted(getattr(error, "possibilities", None) or [])
+    problem = error.message if close else error.format_message()
+    if close:
+        problem = f"{problem}. Did you mean {close[0]}?"
+    return _fail(f"{problem}{'' if problem.endswith(('.', '?')) else '.'} See: {path} --help", 2)
 
 
 def _fail(message: str, status: int = 1) -> int:

@@ -70,7 +70,7 @@ class Features:
     seconds: float = 0.0
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
 
 def embed(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from dogbreed.backbones import Weights, build_backbone, find_weights, preprocessing_of
 from dogbreed.config import EmbedConfig
 from dogbreed.data.pictures import Pixels, Preprocessing, decoder_identity
-from dogbreed.files import sha256_json
+from dogbreed.errors import DogbreedError
+from dogbreed.files import atomic_dir, cache_dir, sha256_json
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +81,25 @@ class Extractor:
 
     @cached_property
     def runtime(self) -> Runtime:
-        return create_runtime(self.build(), self.preprocessing.crop_px, self.config.precision, self.device)
+        device = choose_device(self.device)
+        if device != "cpu":
+            return torch_runtime(self.build(), device, self.config.precision)
+        return openvino_runtime(self._converted(), self.config.precision)
+
+    def _converted(self) -> Any:
+        """The network as an OpenVINO model; kept in the cache, since converting takes longer than all else at start."""
+        import openvino
+
+        identity = [self.identity["weights_sha256"], self.config.backbone, self.preprocessing.as_dict()]
+        folder = cache_dir() / "networks" / sha256_json([openvino.__version__, *identity])[:16]
+        if not (folder / "network.xml").exists():
+            with atomic_dir(folder) as partial:
+                model = convert(self.build(), self.preprocessing.crop_px)
+                openvino.save_model(model, partial / "network.xml", compress_to_fp16=False)
+        try:
+            return openvino.Core().read_model(folder / "network.xml")
+        except RuntimeError:
+            raise DogbreedError(f"The cached network in {folder} is damaged", f"Remove it: rm -r '{folder}'") from None
 
     def __call__(self, pixels: Pixels) -> FloatArray:
         """(B, crop_px, crop_px, 3) uint8 → (B, D) float32."""
@@ -121,21 +141,22 @@ def choose_device(wanted: str = "auto") -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def create_runtime(network: nn.Module, size_px: int, precision: str, device: str = "auto") -> Runtime:
-    device = choose_device(device)
-    return (
-        openvino_runtime(network, size_px, precision) if device == "cpu" else torch_runtime(network, device, precision)
-    )
-
-
-def openvino_runtime(network: nn.Module, size_px: int, precision: str) -> Runtime:
+def convert(network: nn.Module, size_px: int) -> Any:
+    """A PyTorch module as an OpenVINO model for batches of any size."""
     import openvino
     import torch
 
     example = torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)
-    model = openvino.convert_model(
-        network, example_input=example, input=[openvino.PartialShape([-1, size_px, size_px, 3])]
-    )
+    shape = openvino.PartialShape([-1, size_px, size_px, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is what the converter does, and what PyTorch warns of
+        return openvino.convert_model(network, example_input=example, input=[shape])
+
+
+def openvino_runtime(model: Any, precision: str) -> Runtime:
+    """Runs a converted network on the CPU."""
+    import openvino
+
     compiled = openvino.Core().compile_model(
         model,
         "CPU",

@@ -71,9 +71,14 @@ def atomic_dir(target: Path) -> Iterator[Path]:
         yield partial
         partial.chmod(0o755)
         old = partial.with_suffix(".old")
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
+        try:
+            if target.exists():
+                target.rename(old)
+            partial.rename(target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

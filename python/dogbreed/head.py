@@ -125,6 +125,8 @@ def fit(
     for epoch, head, is_best in epochs:
         history.append(epoch)
         if not math.isfinite(epoch.valid_loss):
+            if checkpoint is not None:
+                checkpoint.unlink(missing_ok=True)  # or it would stand in the way of the smaller learning rate
             raise DogbreedError(
                 f"The loss became {epoch.valid_loss} in epoch {epoch.epoch}",
                 f"Give a --learning-rate smaller than {config.learning_rate:g}.",
@@ -204,9 +206,9 @@ def _create_optimizer(head: Head, config: HeadConfig) -> torch.optim.Optimizer:
 
 def _epoch(problem: Problem, config: HeadConfig, head: Head, optimizer: torch.optim.Optimizer, number: int) -> float:
     """One pass over the training pictures; returns the mean loss per picture."""
-    head.train()
     if isinstance(optimizer, torch.optim.LBFGS):
         return _lbfgs_steps(problem, config, head, optimizer)
+    head.train()
     x, y, count = problem.train_x, problem.train_y, len(problem.train_y)
     order = torch.randperm(count).to(x.device)
     steps = math.ceil(count / config.batch_size)
@@ -225,8 +227,9 @@ def _epoch(problem: Problem, config: HeadConfig, head: Head, optimizer: torch.op
 
 
 def _lbfgs_steps(problem: Problem, config: HeadConfig, head: Head, optimizer: torch.optim.LBFGS) -> float:
+    head.eval()  # no dropout: a line search needs the same loss at the same point
     weights = [p for p in head.parameters() if p.ndim > 1]
-    first: list[float] = []
+    seen: list[float] = []
 
     def closure() -> float:
         optimizer.zero_grad()
@@ -234,11 +237,11 @@ def _lbfgs_steps(problem: Problem, config: HeadConfig, head: Head, optimizer: to
         loss = F.cross_entropy(logits, problem.train_y, label_smoothing=config.label_smoothing)
         penalised = loss + 0.5 * config.weight_decay * sum((w.square().sum() for w in weights), torch.zeros(()))
         penalised.backward()  # type: ignore[no-untyped-call]
-        first.append(float(loss.detach()))
+        seen.append(float(loss.detach()))
         return float(penalised.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return first[-1]
+    return seen[-1]
 
 
 def _save_checkpoint(

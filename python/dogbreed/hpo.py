@@ -5,10 +5,15 @@ As a SageMaker entry point it runs one trial with the hyperparameters it is give
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock, Timeout
 
 from dogbreed.config import SEARCHED, HeadConfig, SearchSpace, TrainConfig
 from dogbreed.console import progress
@@ -111,10 +116,36 @@ def tune(
 
     problem, _, _ = load_problem(data, config, device)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _claim(out, config, space, problem)
-    study = _open_study(out / "journal.log")
-    _run(study, problem, config, space, trials)
-    rows = tuple(_row(t) for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.value is not None)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone_in(out) as lock:
+        _claim(out, config, space, problem)
+        study = _open_study(out / "journal.log", lock)
+        _run(study, problem, config, space, trials)
+        return _conclude(study, out, started)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[FileLock]:
+    """Keeps a second process out of the study; a kill frees it, which a lock that is a file of its own would survive."""
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DogbreedError(
+            f"Another process is tuning in {out}", "Wait until it ends, or use another --out."
+        ) from None
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _conclude(study: optuna.Study, out: Path, started: float) -> Study:
+    """Writes `study.json`: the best trial, all trials in order, and what mattered."""
+    import optuna
+
+    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    rows = tuple(_row(t) for t in study.get_trials(deepcopy=False, states=finished))
     complete = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
     if not complete:
         raise DogbreedError("No trial ended well", "Give a smaller --learning-rate-max, or more --epochs.")
@@ -155,15 +186,17 @@ def _claim(out: Path, config: TrainConfig, space: SearchSpace, problem: Problem)
             raise DogbreedError(f"The folder {out} holds a study with {what}", f"Use another --out, or: rm -r '{out}'")
 
 
-def _open_study(journal: Path) -> optuna.Study:
+def _open_study(journal: Path, lock: FileLock) -> optuna.Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    _mend(journal)
     try:
         study = optuna.create_study(
             study_name="dogbreed",
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            # Optuna's own lock is a link that a kill leaves behind, and that the next process would wait for.
+            storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=cast(Any, lock))),
             direction="minimize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1),
             load_if_exists=True,
@@ -178,6 +211,14 @@ def _open_study(journal: Path) -> optuna.Study:
     return study
 
 
+def _mend(journal: Path) -> None:
+    """Cuts off a last line that was being written when the disk was full or the process killed."""
+    if journal.exists():
+        whole = journal.read_bytes().rfind(b"\n") + 1
+        if whole < journal.stat().st_size:
+            os.truncate(journal, whole)
+
+
 def _run(study: optuna.Study, problem: Problem, config: TrainConfig, space: SearchSpace, trials: int) -> None:
     import optuna
 
@@ -187,17 +228,17 @@ def _run(study: optuna.Study, problem: Problem, config: TrainConfig, space: Sear
     with progress("Tuning", trials, unit="trials") as advance:
         advance(min(done, trials))
         while done < trials:
-            if done < len(points):
-                study.enqueue_trial(points[done], skip_if_exists=True)
+            # A kill right after it leaves it waiting; a kill during its trial does not count as having tried it.
+            if done < len(points) and not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
+                study.enqueue_trial(points[done])
             # Seeded by the number of finished trials: a study that goes on draws what it would have drawn.
             study.sampler = optuna.samplers.TPESampler(
                 seed=config.seed * 1_000_003 + done, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True
             )
             trial = study.ask()
-            state = run_trial(trial, problem, suggest(trial, config, space), study)
-            if state in finished:
-                done += 1
-                advance(1, f"best {_best_value(study):.4f}")
+            run_trial(trial, problem, suggest(trial, config, space), study)
+            done += 1
+            advance(1, f"best {_best_value(study):.4f}")
 
 
 def _within(point: dict[str, Any], space: SearchSpace) -> bool:
@@ -217,8 +258,8 @@ def _best_value(study: optuna.Study) -> float:
         return float("nan")
 
 
-def run_trial(trial: optuna.Trial, problem: Problem, config: TrainConfig, study: optuna.Study) -> Any:
-    """Fits one point and tells the study; returns the state that the trial ended in."""
+def run_trial(trial: optuna.Trial, problem: Problem, config: TrainConfig, study: optuna.Study) -> None:
+    """Fits one point and tells the study."""
     import optuna
 
     from dogbreed.head import fit
@@ -239,14 +280,12 @@ def run_trial(trial: optuna.Trial, problem: Problem, config: TrainConfig, study:
         value, state = fit(problem, config.part(HeadConfig), report=report).best.valid_loss, "COMPLETE"
     except optuna.TrialPruned:
         state = "PRUNED"
-    except DogbreedError:  # this point's loss is not a number; the study goes on
-        state = "PRUNED" if best else "FAIL"
+    except DogbreedError:  # this point's loss is not a number: it counts, or the same one would be drawn for ever
+        state = "PRUNED"
     trial.set_user_attr("config", config.as_dict())
     trial.set_user_attr("seconds", time.perf_counter() - started)
     trial.set_user_attr("valid_accuracy", best[0].valid_accuracy if best else 0.0)
-    result = optuna.trial.TrialState[state]
-    study.tell(trial, value, state=result)
-    return result
+    study.tell(trial, value, state=optuna.trial.TrialState[state])
 
 
 def _row(trial: optuna.trial.FrozenTrial) -> TrialRow:

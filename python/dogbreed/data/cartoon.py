@@ -252,7 +252,7 @@ def _draw(breed: Breed, rng: np.random.Generator, size: int) -> Image.Image:
     picture = _background(rng, size, horizon)
     height = breed.leg + 2 * breed.girth + breed.neck + breed.head
     width = breed.trunk + 2 * breed.girth + breed.neck + breed.head + breed.muzzle
-    unit = size * rng.uniform(0.55, 1.0) / max(width * 0.93, height * 1.02)
+    unit = size * rng.uniform(0.5, 1.15) / max(width * 0.93, height * 1.02)
     mirrored = bool(rng.random() < 0.5)
     slack = max(size - width * unit, 0.05 * size) / 2
     forward = 0.5 * (breed.neck + breed.head) * unit * (1 if mirrored else -1)
@@ -266,11 +266,15 @@ def _draw(breed: Breed, rng: np.random.Generator, size: int) -> Image.Image:
     ImageDraw.Draw(layer).polygon(sheet.pixels(shadow), fill=90)
     picture.paste((30, 30, 40), (0, 0), layer)
     _dog(breed, sheet, rng)
+    if rng.random() < 0.35:
+        _foreground(picture, rng)
     return picture
 
 
 def _dog(breed: Breed, sheet: _Sheet, rng: np.random.Generator) -> None:
-    main, second = breed.coats[int(rng.choice(len(breed.coats), p=(0.4, 0.25, 0.2, 0.15)))]
+    # Now and then a coat of another breed, so that colours hint at a breed but do not give it away.
+    coats = breed.coats if rng.random() < 0.7 else BREEDS[int(rng.integers(len(BREEDS)))].coats
+    main, second = coats[int(rng.choice(len(coats), p=(0.4, 0.25, 0.2, 0.15)))]
     main, second = _varied(main, rng), _varied(second, rng)
     # No two dogs of a breed are built quite alike.
     trunk, girth, leg = (value * rng.uniform(0.9, 1.1) for value in (breed.trunk, breed.girth, breed.leg))
@@ -715,3 +719,28 @@ def _tufts(draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, line:
         x, y = rng.uniform(0, size), rng.uniform(line, size)
         h = 0.012 * size + 0.02 * (y - line)
         draw.line((x - h / 3, y - h, x, y, x + h / 3, y - h), fill=colour, width=4)
+
+
+def _foreground(picture: Image.Image, rng: np.random.Generator) -> None:
+    """Something that hides a part of the dog: a bush, a tree's trunk, or a fence."""
+    draw, size = ImageDraw.Draw(picture), picture.width
+    what = rng.choice(["bush", "trunk", "fence"])
+    if what == "bush":
+        leaf = _varied((84, 130, 72), rng, 20)
+        x, y = rng.uniform(0.1, 0.9) * size, rng.uniform(0.9, 1.05) * size
+        for k in range(14):
+            r = rng.uniform(0.05, 0.1) * size
+            dx, dy = rng.uniform(-0.2, 0.2) * size, rng.uniform(-0.16, 0.05) * size
+            draw.ellipse((x + dx - r, y + dy - r, x + dx + r, y + dy + r), fill=_mix(leaf, _INK, 0.03 * (k % 6)))
+    elif what == "trunk":
+        bark = _varied((124, 92, 70), rng, 14)
+        x, width = rng.uniform(0.05, 0.95) * size, rng.uniform(0.06, 0.11) * size
+        draw.rectangle((x - width / 2, 0, x + width / 2, size), fill=bark)
+        draw.rectangle((x + width * 0.2, 0, x + width / 2, size), fill=_mix(bark, _INK, 0.2))
+    else:
+        wood = _varied((222, 212, 196), rng, 14)
+        top = rng.uniform(0.74, 0.86) * size
+        for x in np.arange(rng.uniform(0, 0.1) * size, size, 0.14 * size):
+            draw.rectangle((x, top, x + 0.035 * size, size), fill=wood, outline=_mix(wood, _INK, 0.4), width=3)
+        rail = (-4, top + 0.05 * size, size + 4, top + 0.085 * size)
+        draw.rectangle(rail, fill=wood, outline=_mix(wood, _INK, 0.4), width=3)

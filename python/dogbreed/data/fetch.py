@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import filelock
 
@@ -56,7 +56,7 @@ _BROKEN_ARCHIVE = (
     NotImplementedError,  # a compression method that zipfile lacks
     UnicodeDecodeError,
 )
-_COMPRESSIONS: dict[bytes, Callable[..., IO[bytes]]] = {
+_COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,

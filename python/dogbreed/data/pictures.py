@@ -24,6 +24,8 @@ VIEWS = ("plain", "flip", "crop1", "crop2", "crop3")
 DECODER_VERSION = 1
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half a picture is an error, never grey pixels with a label
+# Our own limit is stricter. Here and not where pictures are opened: filters are not safe to change in threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadPicture(ValueError):
@@ -64,9 +66,7 @@ def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         BadPicture: not one of `FORMATS`, or more than `max_pixels` pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise BadPicture(f"the picture has more than {max_pixels / 1e6:.0f} million pixels") from None
     except Exception:
@@ -83,8 +83,11 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB":
         return picture
     if picture.mode.startswith("I;16") or picture.mode == "I":
-        values = np.asarray(picture).astype(np.float32)
-        picture = Image.fromarray((values / max(float(values.max()), 1.0) * 255).astype(np.uint8))
+        values = np.asarray(picture).astype(np.float32).clip(0)
+        full = max(
+            float(values.max()), 65535
+        )  # not the brightest pixel: a dark picture stays as dark as its 8-bit copy
+        picture = Image.fromarray((values / full * 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -122,7 +125,7 @@ def decode(data: bytes, preprocessing: Preprocessing, view: str = "plain", *, se
     except BadPicture:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error… on broken pictures
-        raise BadPicture(f"the picture is broken ({error})") from None
+        raise BadPicture(f"the picture is broken ({str(error) or type(error).__name__})") from None
     if view == "flip":
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(picture, dtype=np.uint8)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from dogbreed.console import progress
 from dogbreed.data.cartoon import BREEDS, draw_jpeg
-from dogbreed.data.dataset import SPLITS
+from dogbreed.data.dataset import SPLITS, find_root
 from dogbreed.errors import DogbreedError
-from dogbreed.files import atomic_dir
+from dogbreed.files import atomic_dir, write_text
+
+MARKER = "DRAWN.txt"  # tells a data set that was drawn from one of photographs
 
 
 def draw_sample(out: Path, *, classes: int = 8, per_class: int = 60, seed: int = 0, size_px: int = 256) -> Path:
@@ -59,7 +61,13 @@ def draw_sample(out: Path, *, classes: int = 8, per_class: int = 60, seed: int =
             batch = jobs[start : start + 32]
             for _ in pool.map(write, batch):
                 advance(1)
+        write_text(folder / MARKER, f"Cartoon dogs drawn by `dogbreed data sample --seed {seed}`. No photographs.\n")
     return out
+
+
+def is_sample(data: Path) -> bool:
+    """True for a data set that `draw_sample` drew."""
+    return (find_root(data) / MARKER).exists()
 
 
 def _split(number: int, per_class: int) -> str:

@@ -1,0 +1,130 @@
+"""What the tests share: a small set of photographs, a cache that is nobody else's, and a trained model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from dogbreed.config import TrainConfig
+from dogbreed.train import Trained, train
+
+CLASSES = ("001.Affenpinscher", "002.Afghan_hound", "003.Akita", "004.Basset_hound")
+BREEDS = ("Affenpinscher", "Afghan hound", "Akita", "Basset hound")
+PICTURES = {"train": 12, "valid": 4, "test": 4}  # of each class
+
+
+def draw(kind: int, seed: int, size: tuple[int, int] = (320, 260)) -> Image.Image:
+    """One of four textures (stripes, discs, checks, rings) of any colour, with some of another one mixed in."""
+    rng = np.random.default_rng([kind, seed])
+    other, share = rng.integers(4), rng.uniform(0, 0.48)
+    pattern = (1 - share) * _texture(kind, rng, size) + share * _texture(int(other), rng, size)
+    pixels = rng.uniform(90, 190, 3) * (0.7 + 0.3 * pattern[..., None]) + rng.normal(0, 12, (size[1], size[0], 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def _texture(kind: int, rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.floating]:
+    y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
+    period = rng.uniform(20, 50)
+    x, y = (x + rng.uniform(-40, 40)) / period, (y + rng.uniform(-40, 40)) / period
+    texture: npt.NDArray[np.floating] = [
+        lambda: np.sin(2 * np.pi * (x + rng.uniform(-1, 1) * y)),
+        lambda: np.where((x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.1, 1.0, -1.0),
+        lambda: np.where((x % 1 < 0.5) ^ (y % 1 < 0.5), 1.0, -1.0),
+        lambda: np.sin(2 * np.pi * np.hypot(x - 4, y - 4)),
+    ][kind]()
+    return texture
+
+
+def encode(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_photos(root: Path, pictures: dict[str, int] = PICTURES) -> Path:
+    """A data set at `root` with so many pictures of each class in each split; the same bytes every time."""
+    seed = 0
+    for split, count in pictures.items():
+        for kind, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{split}_{i:02}.jpg").write_bytes(encode(draw(kind, seed)))
+                seed += 1
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 4 classes × (12 train, 4 valid, 4 test) pictures. Not to be changed: copy it first."""
+    return write_photos(tmp_path_factory.mktemp("photos") / "dogImages")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DOGBREED_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared-cache")
+
+
+@pytest.fixture
+def shared_cache(_session_cache: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For tests that need features but not to compute them: one cache for the session, with those of `photos`."""
+    monkeypatch.setenv("DOGBREED_CACHE", str(_session_cache))
+    return _session_cache
+
+
+@pytest.fixture(scope="session")
+def train_config() -> TrainConfig:
+    return TrainConfig(solver="ridge", weight_decay=1e-3)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    photos: Path, _session_cache: Path, train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """A model trained on `photos`; `trained.folder` is its directory. Not to be changed: copy it first."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DOGBREED_CACHE", str(_session_cache))
+        return train(data=photos, out=tmp_path_factory.mktemp("trained") / "model", config=train_config)
+
+
+@pytest.fixture
+def serve_bytes() -> Iterator[Callable[[bytes], str]]:
+    """Serves bytes on a loopback port: `serve_bytes(data)` gives their `host:port`."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
