@@ -99,11 +99,14 @@ def preprocessing_of(name: str) -> Preprocessing:
 
 
 def _hub_weights(name: str) -> Any:
-    """torchvision's first published weights (those of the original projects), or the default where there are none."""
+    """torchvision's first published weights (those of the original projects).
+
+    Two networks have none; of theirs, those that work at the size which the network is built for.
+    """
     import torchvision
 
     known = torchvision.models.get_model_weights(name)
-    return getattr(known, "IMAGENET1K_V1", known.DEFAULT)
+    return getattr(known, "IMAGENET1K_V1", None) or known.IMAGENET1K_SWAG_LINEAR_V1
 
 
 def find_weights(name: str, source: str) -> Weights:
@@ -176,6 +179,8 @@ def _from_s3(uri: str) -> Path:
     except ImportError:
         raise DogbreedError("Reading from S3 needs boto3", "Run: pip install 'dogbreed[aws]'") from None
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise DogbreedError(f"{uri} is not the address of an object", "Give s3://BUCKET/KEY.")
     try:
         client = boto3.client("s3")
         etag = client.head_object(Bucket=bucket, Key=key)["ETag"]
@@ -250,9 +255,11 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping):
+    tensors = state if isinstance(state, Mapping) else {}
+    tensors = {str(name).removeprefix("module."): v for name, v in tensors.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
         raise DogbreedError(f"{path} holds no state dict", "Save model.state_dict() instead of the model.")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return tensors
 
 
 def _matching(

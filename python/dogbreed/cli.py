@@ -108,7 +108,7 @@ def embed(data: Data, *, device: Device = "auto", given: Any = None) -> None:
     from dogbreed.extractor import Extractor
 
     dataset = open_dataset(data)
-    extractor = Extractor.create(_only(EmbedConfig, given), device=device)
+    extractor = Extractor.create(_only(EmbedConfig, given), device=device, samples=dataset.split("train"))
     for split, samples in dataset.splits.items():
         features = embed_split(samples, extractor, title=f"Embedding {split}")
         speed = f"{len(samples) / features.seconds:.0f} pictures/s" if features.seconds else "from the cache"
@@ -155,15 +155,15 @@ def train(
     given: Any = None,
 ) -> None:  # fmt: skip
     """Train a model and write its directory and report; interrupted, the same command goes on."""
-    from dogbreed.files import read_json
     from dogbreed.hpo import Study
+    from dogbreed.model import read_config
 
     if study and like:
         raise DogbreedError("--study and --like are both given", "Give one of them.")
     best = Study.load(study) if study else None
     base = best.best.as_dict() if best else {}
     if like:
-        base = read_json(like / "config.json", what="model", fix="Give a model directory.").get("train", {})
+        base = read_config(like)["train"]
     config = _only(TrainConfig, given, base)
     train_and_report(data, out, config=config, study=best, report=report, device=device)
 
@@ -495,9 +495,8 @@ def trial(
     trial_job(data=data, out=out, config=_only(TrainConfig, given), device=device)
 
 
-_ClickError = typer.BadParameter.__mro__[
-    2
-]  # of Typer's own copy of Click, or of Click itself: it depends on Typer's version
+# Of Typer's own copy of Click, or of Click itself: it depends on Typer's version.
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _run(program: str, arguments: list[str]) -> int:
@@ -542,7 +541,7 @@ def _usage(error: Any) -> int:
     path = error.ctx.command_path if error.ctx else "dogbreed"
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer has printed the help by now
         return 2
-    close = sorted(getattr(error, "possibilities", None) or [])
+    close = [name for name in getattr(error, "possibilities", None) or [] if name != "--help"]
     problem = error.message if close else error.format_message()
     if close:
         problem = f"{problem}. Did you mean {close[0]}?"

@@ -15,6 +15,7 @@ pictures costs ten passes of the network.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -172,7 +173,7 @@ def _open(folder: Path) -> tuple[FloatArray, dict[int, str]]:
         if matrix.shape != (meta["rows"], meta["feature_size"]) or matrix.dtype != np.float32:
             raise ValueError("its matrix has another size")
         return matrix, {int(row): reason for row, reason in meta["skipped"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DogbreedError(
             f"The cached features in {folder} cannot be used ({error})", f"Remove them: rm -r '{folder}'"
         ) from None
@@ -203,6 +204,7 @@ def _compute(paths: Sequence[Path], digests: bytes, extractor: Extractor, view: 
     meta = {"format": FORMAT, "rows": len(paths), "feature_size": store.feature_size, "skipped": skipped}
     write_json(partial / "meta.json", meta)
     store.finish()
+    shutil.rmtree(target, ignore_errors=True)  # what somebody has left of one whose meta.json is gone
     partial.replace(target)
 
 
@@ -267,7 +269,7 @@ class _Store:
     def open(cls, folder: Path, rows: int, feature_size: int) -> _Store:
         matrix = folder / "features.npy"
         needed = rows * feature_size * 4
-        if not matrix.exists() or np.load(matrix, mmap_mode="r").shape != (rows, feature_size):
+        if _shape(matrix) != (rows, feature_size):
             (folder / "done.bin").unlink(missing_ok=True)
             free = shutil.disk_usage(folder).free
             if free < needed:
@@ -281,7 +283,9 @@ class _Store:
     def write(self, rows: npt.NDArray[np.int64], features: FloatArray) -> None:
         features = np.ascontiguousarray(features, dtype=np.float32)
         for row, values in zip(rows, features, strict=True):
-            os.pwrite(self._matrix, values.data, self._offset + int(row) * self._row_bytes)
+            written = os.pwrite(self._matrix, values.data, self._offset + int(row) * self._row_bytes)
+            if written < self._row_bytes:  # the last bytes of a disk take part of a row without an error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._done_file.with_name("features.npy")))
         self.done[rows] = True
         self._mark(len(rows))
 
@@ -306,8 +310,17 @@ class _Store:
     def finish(self) -> None:
         os.fsync(self._matrix)
         os.close(self._matrix)
-        self._done_file.unlink(missing_ok=True)
-        self._skipped_file.unlink(missing_ok=True)
+        for leftover in (self._done_file, self._skipped_file, *self._done_file.parent.glob(".*.partial")):
+            leftover.unlink(missing_ok=True)
+
+
+def _shape(matrix: Path) -> tuple[int, ...] | None:
+    """The shape of a matrix; None where there is none, or the start of one that a kill or a full disk has left."""
+    try:
+        shape: tuple[int, ...] = np.load(matrix, mmap_mode="r").shape
+    except (OSError, ValueError, EOFError):
+        return None
+    return shape
 
 
 def _copy_known(store: _Store, digests: bytes, folder: Path, advance: Advance) -> None:

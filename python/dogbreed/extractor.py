@@ -7,13 +7,15 @@ convolutions, lays memory out by channels and fuses what eager PyTorch runs one 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +23,10 @@ import numpy.typing as npt
 
 from dogbreed.backbones import Weights, build_backbone, find_weights, preprocessing_of
 from dogbreed.config import EmbedConfig
-from dogbreed.data.pictures import Pixels, Preprocessing, decoder_identity
+from dogbreed.data.dataset import Sample
+from dogbreed.data.pictures import BadPicture, Pixels, Preprocessing, decode_file, decoder_identity
 from dogbreed.errors import DogbreedError
-from dogbreed.files import atomic_dir, cache_dir, sha256_json
+from dogbreed.files import atomic_dir, cache_dir, sha256_file, sha256_json
 
 if TYPE_CHECKING:
     import torch
@@ -53,16 +56,24 @@ class Extractor:
     weights: Weights
     build: Callable[[], nn.Module]  # the normalised network, (B, H, W, 3) uint8 → (B, D) float32
     device: str = "auto"
+    calibration: Calibration | None = None  # for int8
+    network: Path | None = None  # a converted network to use instead of converting one
 
     @classmethod
-    def create(cls, config: EmbedConfig, *, device: str = "auto") -> Extractor:
+    def create(cls, config: EmbedConfig, *, device: str = "auto", samples: Sequence[Sample] = ()) -> Extractor:
+        """Finds the weights.
+
+        Args:
+            samples: training pictures, of which int8 takes some to find the range of each layer's values.
+        """
         preprocessing = preprocessing_of(config.backbone)
         weights = find_weights(config.backbone, config.weights)
 
         def build() -> nn.Module:
             return feature_network(build_backbone(config.backbone, weights)[0], preprocessing)
 
-        return cls(config, preprocessing, weights, build, device)
+        calibration = Calibration.choose(samples, preprocessing) if config.precision == "int8" else None
+        return cls(config, preprocessing, weights, build, device, calibration)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -73,6 +84,7 @@ class Extractor:
             "precision": self.config.precision,
             "preprocessing": self.preprocessing.as_dict(),
             "decoder": decoder_identity(),
+            **({"calibration": self.calibration.id} if self.calibration else {}),
         }
 
     @property
@@ -81,25 +93,36 @@ class Extractor:
 
     @cached_property
     def runtime(self) -> Runtime:
-        device = choose_device(self.device)
+        precision = self.config.precision
+        device = "cpu" if precision == "int8" else choose_device(self.device)
         if device != "cpu":
-            return torch_runtime(self.build(), device, self.config.precision)
-        return openvino_runtime(self._converted(), self.config.precision)
+            return torch_runtime(self.build(), device, precision)
+        return openvino_runtime(self.converted(), "f32" if precision == "int8" else precision)
 
-    def _converted(self) -> Any:
-        """The network as an OpenVINO model; kept in the cache, since converting takes longer than all else at start."""
+    def converted(self) -> Path:
+        """The network as a file of OpenVINO's (`.xml`, with a `.bin` beside it).
+
+        Kept in the cache, since converting takes longer than everything else at start.
+        """
         import openvino
 
-        identity = [self.identity["weights_sha256"], self.config.backbone, self.preprocessing.as_dict()]
-        folder = cache_dir() / "networks" / sha256_json([openvino.__version__, *identity])[:16]
+        if self.network:
+            return self.network
+        same = {k: v for k, v in self.identity.items() if k != "decoder" and (k, v) != ("precision", "bf16")}
+        folder = cache_dir() / "networks" / sha256_json([openvino.__version__, same])[:16]
         if not (folder / "network.xml").exists():
             with atomic_dir(folder) as partial:
                 model = convert(self.build(), self.preprocessing.crop_px)
-                openvino.save_model(model, partial / "network.xml", compress_to_fp16=False)
-        try:
-            return openvino.Core().read_model(folder / "network.xml")
-        except RuntimeError:
-            raise DogbreedError(f"The cached network in {folder} is damaged", f"Remove it: rm -r '{folder}'") from None
+                if self.calibration:
+                    model = quantise(model, self.calibration)
+                try:
+                    openvino.save_model(model, partial / "network.xml", compress_to_fp16=False)
+                except RuntimeError:  # all that it says of a full disk is "iostream error"
+                    raise DogbreedError(
+                        f"The network could not be written to the disk of {folder.parent}",
+                        "Free some space, or set DOGBREED_CACHE to a folder on a larger disk.",
+                    ) from None
+        return folder / "network.xml"
 
     def __call__(self, pixels: Pixels) -> FloatArray:
         """(B, crop_px, crop_px, 3) uint8 → (B, D) float32."""
@@ -153,20 +176,57 @@ def convert(network: nn.Module, size_px: int) -> Any:
         return openvino.convert_model(network, example_input=example, input=[shape])
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The pictures from which int8 learns the range of each layer's values; `id` is a hash of them."""
+
+    samples: tuple[Sample, ...]
+    preprocessing: Preprocessing
+    id: str
+
+    @classmethod
+    def choose(cls, samples: Sequence[Sample], preprocessing: Preprocessing, count: int = 256) -> Calibration:
+        """Takes `count` pictures from all over the data set."""
+        if not samples:
+            raise DogbreedError("int8 needs pictures to calibrate on", "Give a data set, or another --precision.")
+        chosen = tuple(samples[:: max(1, len(samples) // count)][:count])
+        return cls(chosen, preprocessing, sha256_json([sha256_file(s.path) for s in chosen]))
+
+    def pixels(self) -> list[Pixels]:
+        """Batches of one picture, (1, H, W, 3) uint8, without the broken ones."""
+        found = []
+        for sample in self.samples:
+            with contextlib.suppress(BadPicture):
+                found.append(decode_file(sample.path, self.preprocessing)[None])
+        return found
+
+
+def quantise(model: Any, calibration: Calibration) -> Any:
+    """Weights and activations as 8-bit integers; the ranges come from the calibration pictures."""
+    try:
+        import nncf
+    except ImportError:
+        raise DogbreedError("int8 needs the package nncf", "Run: pip install 'dogbreed[int8]'") from None
+    with contextlib.redirect_stdout(sys.stderr):
+        return nncf.quantize(model, nncf.Dataset(calibration.pixels()), preset=nncf.QuantizationPreset.MIXED)
+
+
 def openvino_runtime(model: Any, precision: str) -> Runtime:
-    """Runs a converted network on the CPU."""
+    """Runs a converted network, or a file of one, on the CPU."""
     import openvino
 
-    compiled = openvino.Core().compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": precision,
-            # One batch at a time over all cores: as fast as several streams, with one set of activations in memory.
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": cpu_count(),
-        },
-    )
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        # One batch at a time over all cores: as fast as several streams, with one set of activations in memory.
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": cpu_count(),
+    }
+    try:
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+    except RuntimeError:
+        if not isinstance(model, Path):
+            raise
+        raise DogbreedError(f"The network {model} is damaged", f"Remove its folder: rm -r '{model.parent}'") from None
     request = compiled.create_infer_request()
 
     def run(pixels: Pixels) -> FloatArray:

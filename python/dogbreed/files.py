@@ -70,6 +70,11 @@ def atomic_dir(target: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)
+        if target.is_mount():  # a volume of a container: it can be filled but not replaced
+            for path in target.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.copytree(partial, target, dirs_exist_ok=True)
+            return
         old = partial.with_suffix(".old")
         try:
             if target.exists():

@@ -276,8 +276,8 @@ def _load_checkpoint(path: Path, problem: Problem, config: HeadConfig) -> dict[s
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         same = saved["identity"] == _identity(problem, config)
-    except Exception as error:
-        raise DogbreedError(f"The checkpoint {path} cannot be read ({error})", f"Remove it: rm '{path}'") from None
+    except Exception:  # torch raises what it likes, over many lines
+        raise DogbreedError(f"The checkpoint {path} is damaged", f"Start anew: rm '{path}'") from None
     if not same:
         raise DogbreedError(
             f"The checkpoint {path} belongs to other settings or pictures", f"Use those, or start anew: rm '{path}'"
@@ -319,8 +319,12 @@ def _ridge(problem: Problem, config: HeadConfig) -> Iterator[tuple[Epoch, Head, 
 def best_temperature(logits: Tensor, labels: Tensor) -> float:
     """The T for which softmax(logits / T) has the least log-loss (Guo et al. 2017)."""
 
+    # One picture in N + 2 is taken to be of any class (Platt 1999): where all are right, plain likelihood would have it
+    # that the answer is certain.
+    smoothing = 1 / (len(labels) + 2)
+
     def loss(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits / math.exp(log_temperature), labels))
+        return float(F.cross_entropy(logits / math.exp(log_temperature), labels, label_smoothing=smoothing))
 
     return math.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded", options={"xatol": 1e-3}).x)
 

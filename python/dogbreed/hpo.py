@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from dogbreed.config import SEARCHED, HeadConfig, SearchSpace, TrainConfig
@@ -126,14 +128,12 @@ def tune(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[FileLock]:
-    """Keeps a second process out of the study; a kill frees it, which a lock that is a file of its own would survive."""
+    """Keeps a second process out of the study; the kernel frees the lock of a process that is killed."""
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise DogbreedError(
-            f"Another process is tuning in {out}", "Wait until it ends, or use another --out."
-        ) from None
+        raise DogbreedError(f"Another process is tuning in {out}", "Wait for it, or use another --out.") from None
     try:
         yield lock
     finally:
@@ -154,7 +154,7 @@ def _conclude(study: optuna.Study, out: Path, started: float) -> Study:
         best=TrainConfig.from_dict(best.user_attrs["config"]),
         best_trial=_row(best),
         trials=rows,
-        importances=_importances(study),
+        importances=_importances(rows),
         seconds=time.perf_counter() - started,
     )
     settings = read_json(out / "study.json", what="study", fix="Use another --out.")
@@ -299,14 +299,34 @@ def _row(trial: optuna.trial.FrozenTrial) -> TrialRow:
     )
 
 
-def _importances(study: optuna.Study) -> dict[str, float]:
-    """How much each hyperparameter moved the objective; empty where too few trials ended to tell."""
-    import optuna
+def _importances(trials: Sequence[TrialRow]) -> dict[str, float]:
+    """How much of the differences in the objective each hyperparameter explains: shares, the largest first.
 
-    try:
-        return {k: float(v) for k, v in optuna.importance.get_param_importances(study).items()}
-    except (ValueError, RuntimeError, ImportError):
+    Empty where there are too few trials to tell. Optuna's evaluators look only at hyperparameters that every trial has,
+    or take one that a single solver has for the choice of that solver. Here a trial that did not use one is given its
+    usual value, which says nothing about the solver.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+
+    names = sorted({name for trial in trials for name in trial.params})
+    if len(trials) < 10 or not names:
         return {}
+    columns = [_as_numbers([trial.params.get(name) for trial in trials]) for name in names]
+    x, y = np.stack(columns, axis=1), np.log(np.maximum([trial.value or 0.0 for trial in trials], 1e-12))
+    forest = RandomForestRegressor(n_estimators=64, min_samples_leaf=2, random_state=0).fit(x, y)
+    found = permutation_importance(forest, x, y, n_repeats=8, random_state=0).importances_mean.clip(min=0)
+    shares = found / (found.sum() or 1)
+    return {names[i]: float(shares[i]) for i in np.argsort(-shares)}
+
+
+def _as_numbers(values: list[Any]) -> npt.NDArray[np.float64]:
+    """Choices as their rank, numbers as they are, what is missing as the median."""
+    if any(isinstance(value, str) for value in values):
+        ranks = sorted({value for value in values if value is not None})
+        values = [None if value is None else ranks.index(value) for value in values]
+    numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return np.where(np.isnan(numbers), np.nanmedian(numbers), numbers)
 
 
 def trial_job(*, data: Path, out: Path, config: TrainConfig, device: str = "auto") -> None:

@@ -5,6 +5,7 @@ classes.json     index → breed
 config.json      all that is needed to rebuild the network and its preprocessing, and to train it again
 metrics.json     what was measured, with 95 % intervals
 model_card.md    for people
+network.xml|bin  of an int8 model only: the quantised network
 code/            inference.py (the SageMaker hooks), the package itself, requirements.txt
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from dogbreed.backbones import Weights, build_backbone
 from dogbreed.config import EmbedConfig, TrainConfig
 from dogbreed.data.pictures import Pixels, Preprocessing
 from dogbreed.errors import DogbreedError
-from dogbreed.extractor import Extractor, FloatArray, feature_network
+from dogbreed.extractor import Calibration, Extractor, FloatArray, feature_network
 from dogbreed.files import atomic_dir, atomic_path, read_json, write_json, write_text
 from dogbreed.rejection import rejection_scores
 
@@ -98,6 +99,9 @@ class Model:
             state |= {f"head.{k}": v.cpu() for k, v in self.head.state_dict().items()}
             state["rejection.means"] = torch.from_numpy(np.array(self.means))
             torch.save(state, partial / "model.pt")
+            if self.config.precision == "int8":
+                for part in (".xml", ".bin"):
+                    shutil.copyfile(self.extractor.converted().with_suffix(part), partial / f"network{part}")
             write_json(partial / "classes.json", {str(i): breed for i, breed in enumerate(self.breeds)})
             write_json(
                 partial / "config.json",
@@ -126,17 +130,10 @@ class Model:
 
         from dogbreed.head import Head
 
-        fix = "Give a folder that `dogbreed train` wrote."
-        recorded = read_json(folder / "config.json", what="model", fix=fix)
-        if not isinstance(recorded, dict) or recorded.get("format") != FORMAT:
-            found = recorded.get("format") if isinstance(recorded, dict) else None
-            raise DogbreedError(
-                f"The model {folder} has format {found}, this version reads {FORMAT}",
-                "Train it again, or use the version of dogbreed that wrote it.",
-            )
+        recorded = read_config(folder)
         try:
             config = TrainConfig.from_dict(recorded["train"])
-            names = read_json(folder / "classes.json", what="list of classes", fix=fix)
+            names = read_json(folder / "classes.json", what="list of classes", fix=_FIX)
             breeds = tuple(names[str(i)] for i in range(len(names)))
             preprocessing = Preprocessing.from_dict(recorded["extractor"]["preprocessing"])
             state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
@@ -156,10 +153,27 @@ class Model:
             network.load_state_dict({k: v for k, v in state.items() if k.startswith("backbone.")})
             return network
 
-        extractor = Extractor(
-            config.part(EmbedConfig), preprocessing, Weights(str(folder), None, sha256), build, device
-        )
+        weights = Weights(str(folder), None, sha256)
+        extractor = Extractor(config.part(EmbedConfig), preprocessing, weights, build, device)
+        if config.precision == "int8":  # the pictures it was calibrated on are not here, so its network is
+            calibration = Calibration((), preprocessing, recorded["extractor"]["calibration"])
+            extractor = replace(extractor, calibration=calibration, network=folder / "network.xml")
         return cls(config, breeds, extractor, head.eval(), means, threshold, {"data": recorded.get("data")})
+
+
+_FIX = "Give a folder that `dogbreed train` wrote."
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model directory's `config.json`; raises DogbreedError if there is none, or one of another version."""
+    recorded = read_json(folder / "config.json", what="model", fix=_FIX)
+    if not isinstance(recorded, dict) or recorded.get("format") != FORMAT:
+        found = recorded.get("format") if isinstance(recorded, dict) else None
+        raise DogbreedError(
+            f"The model {folder} has format {found}, this version reads {FORMAT}",
+            "Train it again, or use the version of dogbreed that wrote it.",
+        )
+    return recorded
 
 
 def _write_code(folder: Path) -> None:

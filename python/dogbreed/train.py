@@ -15,6 +15,7 @@ from dogbreed.config import EmbedConfig, HeadConfig, SageMaker, TrainConfig
 from dogbreed.console import progress
 from dogbreed.data.dataset import Dataset, open_dataset
 from dogbreed.embed import Features, embed, embed_views
+from dogbreed.errors import DogbreedError
 from dogbreed.evaluate import Evaluation, evaluate_features
 from dogbreed.extractor import Extractor, choose_device
 from dogbreed.metrics import emit
@@ -41,8 +42,8 @@ def load_problem(data: Path, config: TrainConfig, device: str = "auto") -> tuple
 
     The test split is not touched.
     """
-    extractor = Extractor.create(config.part(EmbedConfig), device=device)
     dataset = open_dataset(data)
+    extractor = Extractor.create(config.part(EmbedConfig), device=device, samples=dataset.split("train"))
     train_features, valid_features = _fitting_features(dataset, extractor, config)
 
     from dogbreed.head import Problem
@@ -70,6 +71,7 @@ def train(
         test: False leaves the test split alone (a trial of a tuning job).
     """
     config = config or TrainConfig()
+    _check_replaceable(out)
 
     from dogbreed.head import calibrate, fit
 
@@ -129,6 +131,14 @@ _METRIC_NAMES = {
     "log_loss": "loss",
     "ece": "ece",
 }
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuses to put a model in the place of anything else, such as a folder of photographs."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "model.pt").exists():
+        raise DogbreedError(f"{out} holds something other than a model", "Give --out a new folder.")
+    if out.exists() and not out.is_dir():
+        raise DogbreedError(f"{out} is a file", "Give --out a folder.")
 
 
 def _checkpoint(out: Path) -> Path:

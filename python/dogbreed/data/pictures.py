@@ -84,9 +84,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         return picture
     if picture.mode.startswith("I;16") or picture.mode == "I":
         values = np.asarray(picture).astype(np.float32).clip(0)
-        full = max(
-            float(values.max()), 65535
-        )  # not the brightest pixel: a dark picture stays as dark as its 8-bit copy
+        full = max(float(values.max()), 65535)  # whatever the brightest pixel is: a dark picture stays dark
         picture = Image.fromarray((values / full * 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
