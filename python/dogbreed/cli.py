@@ -40,7 +40,20 @@ Data = Annotated[
         envvar=SageMaker.TRAINING, help="The data set: a folder with train/, valid/ and test/.", show_envvar=False
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def _device(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise DogbreedError(f"--device is {name!r}", "Choose one of: auto, cpu, cuda, mps.")
+    if name in ("cuda", "mps"):
+        import torch
+
+        if not (torch.cuda if name == "cuda" else torch.backends.mps).is_available():
+            raise DogbreedError(f"There is no {name} device here", "Leave --device out: the best one is chosen.")
+    return name
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=_device)]
 
 
 def settings(*config_classes: type[_Config], without: Collection[str] = ()) -> Callable[[C], C]:
@@ -71,10 +84,10 @@ def settings(*config_classes: type[_Config], without: Collection[str] = ()) -> C
                     kind | None,
                     typer.Option(
                         f"--{name.replace('_', '-')}",
-                        help=f.metadata["help"],
+                        help=_help(f),
                         envvar=SageMaker.hyperparameter(name),
                         show_envvar=False,
-                        show_default=str(f.default),
+                        show_default=False,
                         rich_help_panel="Settings",
                     ),
                 ],
@@ -88,6 +101,12 @@ def settings(*config_classes: type[_Config], without: Collection[str] = ()) -> C
         return command  # type: ignore[return-value]
 
     return decorate
+
+
+def _help(f: dataclasses.Field[Any]) -> str:
+    """A setting's explanation and default; brackets are markup here."""
+    text: str = f.metadata["help"]
+    return text.replace("[", r"\[") + rf" [dim]\[default: {f.default}][/dim]"
 
 
 def _only(cls: type[T], given: dict[str, Any], base: dict[str, Any] | None = None) -> T:
@@ -138,6 +157,13 @@ def tune(
         trials=trials,
         device=device,
     )
+    if SageMaker.in_job():
+        from dogbreed.files import write_bytes
+        from dogbreed.metrics import emit
+
+        write_bytes(Path(os.environ[SageMaker.MODEL_DIR]) / "study.json", (out / "study.json").read_bytes())
+        found = {"valid_loss": study.best_trial.value, "valid_accuracy": study.best_trial.accuracy}
+        emit(**{name: value for name, value in found.items() if value is not None})
     print_study(study)
     console.print(f"{len(study.trials)} trials in {study.seconds:.1f} s. Next: dogbreed train {data} --study {out}")
 
@@ -473,6 +499,10 @@ def run_entry_point(command: str) -> None:
     if command == "hpo":  # one trial by default; a whole study when told how many
         whole = any(a.partition("=")[0] == "--trials" for a in arguments) or _from_environment("trials")
         command = "tune" if whole else "trial"
+        if (
+            whole and SageMaker.in_job()
+        ):  # a study goes on after a spot interruption; an --out that is given comes later
+            arguments = ["--out", str(SageMaker.base_dir() / SageMaker.CHECKPOINTS / "study"), *arguments]
     sys.exit(_run(Path(sys.argv[0]).name, [command, *arguments]))
 
 

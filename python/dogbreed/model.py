@@ -150,7 +150,12 @@ class Model:
 
         def build() -> nn.Module:
             network = feature_network(build_backbone(config.backbone, None)[0], preprocessing)
-            network.load_state_dict({k: v for k, v in state.items() if k.startswith("backbone.")})
+            try:
+                network.load_state_dict({k: v for k, v in state.items() if k.startswith("backbone.")})
+            except RuntimeError:
+                raise DogbreedError(
+                    f"The model {folder} is damaged (its weights do not fit {config.backbone})", "Train it again."
+                ) from None
             return network
 
         weights = Weights(str(folder), None, sha256)

@@ -58,7 +58,9 @@ def fetch_url(
                     continue
                 if response.status != 200:
                     raise Refused(f"the address answered with status {response.status}")
-                return _body(response, max_bytes)
+                body = _body(response, max_bytes)
+                _left(deadline)  # cutting a connection ends headers, or a body without a length, as if they were whole
+                return body
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if isinstance(error, Refused):
                     raise
@@ -122,11 +124,7 @@ def _target(parts: SplitResult) -> str:
 
 def _connect(host: str, port: int, deadline: float, *, exempt: bool) -> socket.socket:
     """Connects to an address of the host that was checked to be public."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise Refused("the host of the address is unknown") from None
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = _resolve(host, port, deadline)
     if not exempt and not all(is_public(address) for address in addresses):
         raise Refused("the address is not on the public internet")
     problem: OSError | None = None
@@ -135,7 +133,25 @@ def _connect(host: str, port: int, deadline: float, *, exempt: bool) -> socket.s
             return socket.create_connection((address, port), timeout=_left(deadline))
         except OSError as error:
             problem = error
-    raise problem or Refused("the host of the address is unknown")
+    raise Refused(_reason(problem) if problem else "the host of the address is unknown")
+
+
+def _resolve(host: str, port: int, deadline: float) -> list[str]:
+    """The addresses of a name. In a thread of its own, for there is no other way to stop waiting for an answer."""
+    found: list[str] = []
+
+    def look_up() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.extend(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(_left(deadline))
+    if thread.is_alive():
+        raise Refused("fetching the address took too long")
+    if not found:
+        raise Refused("the host of the address is unknown")
+    return found
 
 
 def is_public(address: str) -> bool:

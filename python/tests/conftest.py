@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,16 +68,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the test's own."""
+def cache(tmp_path_factory: pytest.TempPathFactory, _session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, empty but for converted networks: they take seconds and are found by their content."""
     folder = tmp_path_factory.mktemp("cache")
+    (folder / "networks").symlink_to(_session_cache / "networks")
     monkeypatch.setenv("DOGBREED_CACHE", str(folder))
     return folder
 
 
 @pytest.fixture(scope="session")
 def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shared-cache")
+    folder = tmp_path_factory.mktemp("shared-cache")
+    (folder / "networks").mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -99,6 +103,18 @@ def trained(
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DOGBREED_CACHE", str(_session_cache))
         return train(data=photos, out=tmp_path_factory.mktemp("trained") / "model", config=train_config)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a disk is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture

@@ -12,16 +12,15 @@ import torch
 from conftest import draw
 
 from dogbreed import extractor as extractor_module
+from dogbreed.backbones import preprocessing_of
 from dogbreed.config import EmbedConfig
 from dogbreed.errors import DogbreedError
 from dogbreed.extractor import (
     BATCH_SIZE,
     Extractor,
     choose_device,
-    convert,
     feature_network,
     keep_large_blocks,
-    openvino_runtime,
     torch_runtime,
 )
 
@@ -99,12 +98,11 @@ def test_pixels_are_normalised_for_the_backbone(extractor: Extractor) -> None:
 
 def test_bf16_stays_close_to_the_reference() -> None:
     pixels = pictures(4)
-    network = Extractor.create(CONFIGS["resnet18"]).build()
-    wanted = torch_runtime(network, "cpu")(pixels)
-    for run in (openvino_runtime(convert(network, 224), "bf16"), torch_runtime(network, "cpu", "bf16")):
-        features = run(pixels)
+    extractor = Extractor.create(dataclasses.replace(CONFIGS["resnet18"], precision="bf16"), device="cpu")
+    wanted = torch_runtime(extractor.build(), "cpu")(pixels)
+    for features in (extractor(pixels), torch_runtime(extractor.build(), "cpu", "bf16")(pixels)):
         assert features.dtype == np.float32
-        assert apart(features, wanted) < 0.05
+        assert 0 < apart(features, wanted) < 0.05
 
 
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,20 +125,38 @@ def test_the_gpu_gives_the_same_features(extractor: Extractor) -> None:
     assert apart(on_gpu, torch_runtime(extractor.build(), "cpu")(pixels)) < 5e-3
 
 
-def test_a_network_is_converted_once_and_then_taken_from_the_cache(cache: Path) -> None:
+def small_network() -> torch.nn.Module:
+    layers = torch.nn.Conv2d(3, 8, 16, stride=16), torch.nn.Flatten(), torch.nn.Linear(8 * 14 * 14, 512)
+    return feature_network(torch.nn.Sequential(*layers), preprocessing_of("resnet18"))
+
+
+def test_a_network_is_converted_once_and_then_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOGBREED_CACHE", str(tmp_path))
     pixels = pictures(2)
-    first = Extractor.create(CONFIGS["resnet18"])
+    first = dataclasses.replace(Extractor.create(CONFIGS["resnet18"]), build=small_network)
     features = first(pixels)
     again = dataclasses.replace(first, build=lambda: pytest.fail("built again"))
     assert np.array_equal(again(pixels), features)
 
-    for network in cache.glob("networks/*/network.xml"):
+    for network in tmp_path.glob("networks/*/network.xml"):
         network.write_text("<net")
     with pytest.raises(DogbreedError, match=r"network .* is damaged.*rm -r"):
         dataclasses.replace(first)(pixels)
 
 
-def test_nothing_heavy_is_built_before_the_first_picture() -> None:
+def test_a_disk_too_small_for_the_network_is_one_clear_line(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOGBREED_CACHE", str(small_disk))
+    extractor = dataclasses.replace(Extractor.create(CONFIGS["resnet18"]), build=small_network)
+    with pytest.raises(DogbreedError, match=r"could not be written to the disk of .*DOGBREED_CACHE"):
+        extractor(pictures(1))
+    assert not list(small_disk.glob("networks/*"))
+
+
+def test_nothing_heavy_is_built_before_the_first_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOGBREED_CACHE", str(tmp_path))
+
     def build() -> torch.nn.Module:
         raise AssertionError("built")
 
