@@ -108,7 +108,8 @@ class Extractor:
 
         if self.network:
             return self.network
-        same = {k: v for k, v in self.identity.items() if k != "decoder" and (k, v) != ("precision", "bf16")}
+        # Of bf16 the file is the same: it is the arithmetic that is chosen when it runs.
+        same = {k: v for k, v in self.identity.items() if k not in ("decoder", "precision")}
         folder = cache_dir() / "networks" / sha256_json([openvino.__version__, same])[:16]
         if not (folder / "network.xml").exists():
             with atomic_dir(folder) as partial:

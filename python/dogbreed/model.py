@@ -5,7 +5,7 @@ classes.json     index → breed
 config.json      all that is needed to rebuild the network and its preprocessing, and to train it again
 metrics.json     what was measured, with 95 % intervals
 model_card.md    for people
-network.xml|bin  of an int8 model only: the quantised network
+network.xml|bin  the network as it runs on CPUs: converted, and quantised if it is an int8 model
 code/            inference.py (the SageMaker hooks), the package itself, requirements.txt
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ from dogbreed.backbones import Weights, build_backbone
 from dogbreed.config import EmbedConfig, TrainConfig
 from dogbreed.data.pictures import Pixels, Preprocessing
 from dogbreed.errors import DogbreedError
-from dogbreed.extractor import Calibration, Extractor, FloatArray, feature_network
-from dogbreed.files import atomic_dir, atomic_path, read_json, write_json, write_text
+from dogbreed.extractor import Extractor, FloatArray, feature_network
+from dogbreed.files import atomic_dir, atomic_path, read_json, sha256_file, sha256_json, write_json, write_text
 from dogbreed.rejection import rejection_scores
 
 if TYPE_CHECKING:
@@ -99,9 +99,8 @@ class Model:
             state |= {f"head.{k}": v.cpu() for k, v in self.head.state_dict().items()}
             state["rejection.means"] = torch.from_numpy(np.array(self.means))
             torch.save(state, partial / "model.pt")
-            if self.config.precision == "int8":
-                for part in (".xml", ".bin"):
-                    shutil.copyfile(self.extractor.converted().with_suffix(part), partial / f"network{part}")
+            for name in ("network.xml", "network.bin"):
+                shutil.copyfile(self.extractor.converted().with_name(name), partial / name)
             write_json(partial / "classes.json", {str(i): breed for i, breed in enumerate(self.breeds)})
             write_json(
                 partial / "config.json",
@@ -110,6 +109,7 @@ class Model:
                     "dogbreed": __version__,
                     "train": self.config.as_dict(),
                     "extractor": self.extractor.identity,
+                    "sha256": {name: sha256_file(partial / name) for name in _WEIGHTS},
                     "feature_size": int(self.means.shape[1]),
                     "rejection_threshold": self.threshold,
                     **self.facts,
@@ -132,6 +132,8 @@ class Model:
 
         recorded = read_config(folder)
         try:
+            if {name: sha256_file(folder / name) for name in _WEIGHTS} != recorded["sha256"]:
+                raise ValueError("its weights are not those that were saved")
             config = TrainConfig.from_dict(recorded["train"])
             names = read_json(folder / "classes.json", what="list of classes", fix=_FIX)
             breeds = tuple(names[str(i)] for i in range(len(names)))
@@ -141,7 +143,6 @@ class Model:
             head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
             means = state["rejection.means"].numpy()
             threshold = float(recorded["rejection_threshold"])
-            sha256 = recorded["extractor"]["weights_sha256"]
         except DogbreedError:
             raise
         except Exception as error:
@@ -158,14 +159,15 @@ class Model:
                 ) from None
             return network
 
-        weights = Weights(str(folder), None, sha256)
-        extractor = Extractor(config.part(EmbedConfig), preprocessing, weights, build, device)
-        if config.precision == "int8":  # the pictures it was calibrated on are not here, so its network is
-            calibration = Calibration((), preprocessing, recorded["extractor"]["calibration"])
-            extractor = replace(extractor, calibration=calibration, network=folder / "network.xml")
+        # Named by what was verified just now, not by what the model says its weights once were: others' features and
+        # networks are cached under such names.
+        weights = Weights(str(folder), None, sha256_json(recorded["sha256"]))
+        network = folder / "network.xml"
+        extractor = Extractor(config.part(EmbedConfig), preprocessing, weights, build, device, network=network)
         return cls(config, breeds, extractor, head.eval(), means, threshold, {"data": recorded.get("data")})
 
 
+_WEIGHTS = ("model.pt", "network.xml", "network.bin")
 _FIX = "Give a folder that `dogbreed train` wrote."
 
 

@@ -27,7 +27,7 @@ from dogbreed.model import Model, pack
 from dogbreed.train import Trained, train
 
 SLOW = TrainConfig(
-    solver="adamw", learning_rate=1e-4, batch_size=8, hidden_size=32, dropout=0.1, epochs=60, patience=999
+    solver="adamw", learning_rate=1e-4, batch_size=8, hidden_size=32, dropout=0.1, epochs=150, patience=999
 )
 SLOW_FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in SLOW.as_dict().items()]
 
