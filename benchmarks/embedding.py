@@ -33,6 +33,7 @@ def stages(samples: list[Sample], extractor: Extractor) -> dict[str, float]:
     size = extractor.preprocessing.crop_px
     batch = np.random.default_rng(0).integers(0, 255, (BATCH_SIZE, size, size, 3), dtype=np.uint8)
     extractor(batch)
+    batches = max(1, len(samples) // BATCH_SIZE)
 
     def decode() -> None:
         with ThreadPoolExecutor(cpu_count()) as pool:
@@ -40,7 +41,7 @@ def stages(samples: list[Sample], extractor: Extractor) -> dict[str, float]:
                 pass
 
     def network() -> None:
-        for _ in range(len(samples) // BATCH_SIZE):
+        for _ in range(batches):
             extractor(batch)
 
     def pipeline() -> None:
@@ -49,7 +50,7 @@ def stages(samples: list[Sample], extractor: Extractor) -> dict[str, float]:
 
     parts: dict[str, tuple[Callable[[], None], int]] = {
         "decode": (decode, len(samples)),
-        "network": (network, len(samples) // BATCH_SIZE * BATCH_SIZE),
+        "network": (network, batches * BATCH_SIZE),
         "pipeline": (pipeline, len(samples)),
     }
     best = dict.fromkeys(parts, 0.0)

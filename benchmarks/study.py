@@ -2,7 +2,9 @@
 
     python benchmarks/study.py --data DIR [--fraction 0.25]
 
-Everything runs one after the other in one go, each part in a process of its own. Prints Markdown for RESULTS.md.
+Everything runs one after the other in one go, each part in a process of its own. Prints Markdown for RESULTS.md at its
+end,
+after what the parts themselves print.
 """
 
 from __future__ import annotations
@@ -84,6 +86,13 @@ def _check(usage: Usage, command: list[str]) -> None:
         raise SystemExit(f"{' '.join(command)} failed with {usage.returncode}")
 
 
+LINES: list[str] = []
+
+
+def say(line: str = "") -> None:
+    LINES.append(line)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/, valid/ and test/")
@@ -91,7 +100,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "efficientnet_lite0"])
     a = parser.parse_args()
-    print(machine.as_markdown(machine.describe()), flush=True)
+    say(machine.as_markdown(machine.describe()))
     work = Path(tempfile.mkdtemp(prefix="dogbreed-bench-"))
     started = time.time()
     try:
@@ -102,11 +111,12 @@ def main() -> None:
             warm = study(a.data, backbone, weights, work, f"warm-{backbone}", a.trials)
             stages = embedding(a.data, backbone, weights, work, "test")
             print_comparison(backbone, base, cold, warm, stages, a.trials)
-        print("\n## Memory and time as the data grows (efficientnet_lite0)\n")
-        print("| pictures | seconds | pictures/s, start included | peak memory |\n|---|---|---|---|")
+        say("\n## Memory and time as the data grows (efficientnet_lite0)\n")
+        say("| pictures | seconds | pictures/s, start included | peak memory |\n|---|---|---|---|")
         for count, usage in memory_growth(a.data, work):
-            print(f"| {count:,} | {usage.seconds:.1f} | {count / usage.seconds:.0f} | {usage.peak_mb:,.0f} MiB |")
-        print(f"\nWhole run: {(time.time() - started) / 60:.0f} minutes.")
+            say(f"| {count:,} | {usage.seconds:.1f} | {count / usage.seconds:.0f} | {usage.peak_mb:,.0f} MiB |")
+        say(f"\nWhole run: {(time.time() - started) / 60:.0f} minutes.")
+        print("\n" + "\n".join(LINES))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -117,26 +127,25 @@ def print_comparison(
     one = base["seconds_total_full"]
     note = "" if base["seconds_total"] == one else f" (extrapolated from {base['seconds_total']:.0f} s)"
     evaluation = base["pictures_per_second_eval"]
-    print(f"\n## {backbone}\n")
-    print("| | time | against one baseline trial | best valid accuracy | valid loss | peak memory |")
-    print("|---|---|---|---|---|---|")
-    print(
+    say(f"\n## {backbone}\n")
+    say("| | time | against one baseline trial | best valid accuracy | valid loss | peak memory |")
+    say("|---|---|---|---|---|---|")
+    say(
         f"| one trial of the original recipe | {one:.0f} s{note} | 1 | {base['valid_accuracy']:.1%} |"
         f" {base['valid_loss']:.3f} | {base['peak_mb']:,.0f} MiB |"
     )
     for name, r in ((f"cold study of {trials} trials", cold), (f"warm study of {trials} trials", warm)):
-        print(
+        say(
             f"| {name} | {r['seconds']:.0f} s | {r['seconds'] / one:.3f} | {r['accuracy']:.1%} |"
             f" {r['valid_loss']:.3f} | {r['peak_mb']:,.0f} MiB |"
         )
     slower = min(s["decode"], s["network"])
-    print("\n| | pictures/s | ratio |\n|---|---|---|")
-    print(f"| evaluation pass of the original recipe | {evaluation:.1f} | 1 |")
-    print(f"| embedding | {s['pipeline']:.1f} | {s['pipeline'] / evaluation:.2f} × the evaluation pass |")
-    print(f"| its decoding alone | {s['decode']:.0f} | |")
+    say("\n| | pictures/s | ratio |\n|---|---|---|")
+    say(f"| evaluation pass of the original recipe | {evaluation:.1f} | 1 |")
+    say(f"| embedding | {s['pipeline']:.1f} | {s['pipeline'] / evaluation:.2f} × the evaluation pass |")
+    say(f"| its decoding alone | {s['decode']:.0f} | |")
     reached = f"embedding reaches {s['pipeline'] / slower:.0%} of the slower stage"
-    print(f"| its network alone | {s['network']:.1f} | {reached} |")
-    sys.stdout.flush()
+    say(f"| its network alone | {s['network']:.1f} | {reached} |")
 
 
 if __name__ == "__main__":
