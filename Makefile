@@ -43,7 +43,7 @@ fmt: setup ## format the code
 	$(BIN)/ruff format --config python/pyproject.toml python benchmarks
 
 bench: setup ## measure against the original recipe (half an hour); DATA=folder chooses the pictures
-	$(BIN)/python benchmarks/run.py --data '$(DATA)'
+	$(BIN)/python benchmarks/study.py --data '$(DATA)'
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) data runs
