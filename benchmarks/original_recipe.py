@@ -30,13 +30,14 @@ from typing import Literal, get_args
 
 import timm
 import torch
-from machine import describe, malloc_settings
-from memory import own_peak_mb
 from PIL import ImageFile
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
+
+from machine import describe, malloc_settings
+from memory import own_peak_mb
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # as the originals: their data has a truncated picture
 

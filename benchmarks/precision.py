@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from dogbreed.config import EmbedConfig, HeadConfig
 from dogbreed.data.dataset import open_dataset
 from dogbreed.embed import embed

@@ -80,7 +80,6 @@ def main() -> None:
         print(f"| {name} | {(no <= threshold).mean():.1%} | {(yes <= threshold).mean():.1%} | {auroc:.4f} |")
     held_out = np.arange(len(dataset.classes)) % 6 == 0
     rows = ~held_out[train.labels]
-    rows = ~held_out[train.labels]
     known = Features(train.matrix[rows], train.labels[rows], (), "known")
     means = class_means(known, len(dataset.classes))
     means = means[np.linalg.norm(means, axis=1) > 0]

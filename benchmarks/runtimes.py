@@ -8,6 +8,7 @@ ONNX Runtime is measured where it is installed (`pip install onnxruntime onnx`);
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import os
 import subprocess
@@ -23,7 +24,7 @@ import torch
 
 from dogbreed.config import EmbedConfig
 from dogbreed.data.pictures import Pixels
-from dogbreed.extractor import Extractor, FloatArray, Runtime, convert, keep_large_blocks, openvino_runtime
+from dogbreed.extractor import Extractor, FloatArray, Runtime, convert, openvino_runtime
 
 SECONDS = 6.0
 RUNTIMES = (
@@ -53,6 +54,18 @@ def create(name: str, extractor: Extractor, folder: Path) -> Runtime:
         return features
 
     return eager
+
+
+def keep_large_blocks() -> None:
+    """Makes glibc keep the memory of freed activations instead of giving it back to the kernel.
+
+    By default large blocks are mapped and unmapped on each use, and the page faults cost eager PyTorch a good part of
+    its time on a CPU. OpenVINO allocates its activations once, so the package does without this.
+    """
+    libc = ctypes.CDLL("libc.so.6")
+    m_trim_threshold, m_mmap_max = -1, -4
+    if not (libc.mallopt(m_mmap_max, 0) and libc.mallopt(m_trim_threshold, 2**31 - 1)):
+        raise SystemExit("this C library does not take the settings")
 
 
 def _onnxruntime(network: torch.nn.Module, size: int, folder: Path) -> Runtime:

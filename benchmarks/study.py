@@ -50,7 +50,7 @@ def study(data: Path, backbone: str, weights: str, work: Path, name: str, trials
 
 
 def embedding(data: Path, backbone: str, weights: str, work: Path, fraction_of: str) -> dict[str, float]:
-    """`embed.py --stages`: the pipeline and its two stages alone, in one process."""
+    """`embedding.py`: the pipeline and its two stages alone, in one process."""
     command = [sys.executable, str(HERE / "embedding.py"), "--data", str(data), "--split", fraction_of, "--json"]
     done = subprocess.run([*command, "--backbone", backbone, "--weights", weights], capture_output=True, text=True)
     if done.returncode:

@@ -1,3 +1,3 @@
-"""Train, tune, deploy and serve an image classifier of dog breeds."""
+"""Train, tune and use an image classifier of dog breeds."""
 
 __version__ = "0.1.0"

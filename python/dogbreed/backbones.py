@@ -120,7 +120,9 @@ def find_weights(name: str, source: str) -> Weights:
     """
     check_name(name)
     if source == "random":
-        return Weights("random", None, sha256_json(["random", name]))
+        import torch
+
+        return Weights("random", None, sha256_json(["random", name, torch.__version__]))
     if source in ("auto", "hub") and name in LITE:
         path = _packaged(name)
     elif source in ("auto", "hub"):

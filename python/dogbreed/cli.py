@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from dogbreed import __version__
+from dogbreed import __version__, show
 from dogbreed.config import SEARCHED, EmbedConfig, SageMaker, SearchSpace, TrainConfig, _Config
 from dogbreed.errors import DogbreedError
 
@@ -132,7 +133,7 @@ def embed(data: Data, *, device: Device = "auto", given: Any = None) -> None:
         features = embed_split(samples, extractor, title=f"Embedding {split}")
         speed = f"{len(samples) / features.seconds:.0f} pictures/s" if features.seconds else "from the cache"
         out.print(f"{split}: {len(features)} pictures × {features.matrix.shape[1]} features, {speed}")
-        _say_skipped(len(features.skipped), data)
+        show.say_skipped(len(features.skipped), data)
 
 
 @app.command()
@@ -164,7 +165,7 @@ def tune(
         write_bytes(Path(os.environ[SageMaker.MODEL_DIR]) / "study.json", (out / "study.json").read_bytes())
         found = {"valid_loss": study.best_trial.value, "valid_accuracy": study.best_trial.accuracy}
         emit(**{name: value for name, value in found.items() if value is not None})
-    print_study(study)
+    show.print_study(study)
     console.print(f"{len(study.trials)} trials in {study.seconds:.1f} s. Next: dogbreed train {data} --study {out}")
 
 
@@ -191,7 +192,7 @@ def train(
     if like:
         base = read_config(like)["train"]
     config = _only(TrainConfig, given, base)
-    train_and_report(data, out, config=config, study=best, report=report, device=device)
+    show.train_and_report(data, out, config=config, study=best, report=report, device=device)
 
 
 @app.command()
@@ -212,7 +213,7 @@ def evaluate(
     from dogbreed.hpo import Study
 
     loaded, evaluation = run(model_dir=model, data=data, split=split, negatives=negatives, device=device)
-    path = report or report_path(model)
+    path = report or show.report_path(model)
     write_report(
         path,
         loaded,
@@ -220,9 +221,9 @@ def evaluate(
         command=f"dogbreed evaluate {model} {data} --split {split}",
         history=recorded_history(model),
         study=Study.load(study) if study else None,
-        notes=_notes(data),
+        notes=show.notes(data, loaded),
     )
-    print_metrics({split: evaluation.metrics})
+    show.print_metrics({split: evaluation.metrics})
     rejection = evaluation.rejection
     out.print(f"Dog or not: {rejection.recall:.1%} of these pictures pass", end="")
     if rejection.false_positive_rate is not None:
@@ -250,7 +251,7 @@ def predict(
     if as_json:
         typer.echo(json.dumps([p.as_dict(loaded.breeds, top_k) for p in predictions], indent=2, ensure_ascii=False))
     else:
-        print_predictions(predictions, loaded.breeds, top_k)
+        show.print_predictions(predictions, loaded.breeds, top_k)
     if any(p.error for p in predictions):
         raise typer.Exit(1)
 
@@ -258,7 +259,9 @@ def predict(
 @app.command()
 def pack(
     model: Annotated[Path, typer.Argument(help="A model directory.")] = Path("runs/model"),
-    out: Annotated[Path, typer.Option(help="The archive to write.")] = Path("runs/model.tar.gz"),
+    out: Annotated[
+        Path | None, typer.Option(help="The archive to write. [dim]Default: beside the model.[/dim]")
+    ] = None,
 ) -> None:
     """Pack a model directory as the model.tar.gz that an endpoint loads."""
     from dogbreed.console import out as console
@@ -266,8 +269,9 @@ def pack(
     from dogbreed.model import pack as write
 
     Model.load(model)  # what cannot be opened here would fail the endpoint later
-    write(model, out)
-    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    target = out or show.archive_path(model)
+    write(model, target)
+    console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -371,108 +375,6 @@ def manifest(
         typer.echo(out / f"{name}.manifest")
 
 
-# ------------------------------------------------------------------------------------------------ what is shown
-
-
-def train_and_report(
-    data: Path, out: Path, *, config: Any = None, study: Any = None, report: Path | None = None, device: str = "auto"
-) -> None:
-    """Trains, writes the report and prints the results; the settings are the study's best where none are given."""
-    from dogbreed.console import out as console
-    from dogbreed.evaluate import report as write_report
-    from dogbreed.train import train as run
-
-    trained = run(data=data, out=out, config=config or study.best, device=device)
-    path = report or report_path(out)
-    split = "test" if "test" in trained.evaluations else "valid"
-    write_report(
-        path,
-        trained.model,
-        trained.evaluations[split],
-        command=f"dogbreed train {data} --like {out}",
-        history=list(trained.history),
-        study=study,
-        notes=_notes(data),
-    )
-    _say_skipped(trained.skipped, data)
-    print_metrics({name: e.metrics for name, e in trained.evaluations.items()})
-    console.print(f"Model:  {out}\nReport: {path}", soft_wrap=True)
-
-
-def report_path(model: Path) -> Path:
-    """Beside the model directory, whose content is the archive that an endpoint loads; in a job, where outputs go."""
-    if SageMaker.in_job():
-        outputs = os.environ.get(SageMaker.OUTPUT_DATA_DIR) or SageMaker.base_dir() / "output" / "data"
-        return Path(outputs) / "report.html"
-    return model.with_name(f"{model.name}-report.html")
-
-
-def _notes(data: Path) -> tuple[str, ...]:
-    """What a reader must know to judge the figures."""
-    from dogbreed.data.sample import is_sample
-
-    if is_sample(data):
-        return ("These pictures are drawn, not photographed: the figures show that everything works, not how well.",)
-    return (
-        "The backbone was pretrained on ImageNet. Pictures that come from there (Stanford Dogs does) have probably been "
-        "seen by it: take the figures for comparing two ways, not as a promise for new photographs.",
-    )
-
-
-def _say_skipped(count: int, data: Path) -> None:
-    from dogbreed.console import err
-
-    if count:
-        err.print(f"{count} pictures could not be used. See: dogbreed data check {data}", soft_wrap=True)
-
-
-def print_study(study: Any) -> None:
-    from rich.table import Table
-
-    from dogbreed.console import out
-
-    table = Table("trial", "valid loss", "accuracy", "seconds", "settings")
-    best = sorted((t for t in study.trials if t.state == "COMPLETE"), key=lambda t: t.value)[:5]
-    for t in best:
-        shown = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in t.params.items())
-        table.add_row(str(t.number), f"{t.value:.4f}", f"{t.accuracy:.1%}", f"{t.seconds:.2f}", shown)
-    out.print(table)
-
-
-def print_metrics(by_split: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from dogbreed.console import out
-
-    table = Table("", *by_split, title="95 % intervals in brackets", title_style="dim")
-    names = {
-        "accuracy": "accuracy", "top5_accuracy": "top-5 accuracy", "mean_class_recall": "mean class recall",
-        "log_loss": "log-loss", "ece": "calibration error",
-    }  # fmt: skip
-    for key, label in names.items():
-        shown = "{:.1%} ({:.1%} – {:.1%})" if key != "log_loss" else "{:.3f} ({:.3f} – {:.3f})"
-        table.add_row(label, *(shown.format(m[key].value, m[key].low, m[key].high) for m in by_split.values()))
-    out.print(table)
-
-
-def print_predictions(predictions: list[Any], breeds: tuple[str, ...], top_k: int) -> None:
-    from rich.table import Table
-
-    from dogbreed.console import out
-
-    table = Table("picture", "breed", "probability")
-    for p in predictions:
-        name = p.source if "://" in p.source else Path(p.source).name
-        if p.answer is None:
-            table.add_row(name, f"[red]{p.error}[/red]", "")
-            continue
-        for i, guess in enumerate(p.answer.predictions(breeds, top_k)):
-            doubt = " [yellow](probably none of the known breeds)[/yellow]" if p.answer.rejected and i == 0 else ""
-            table.add_row(name if i == 0 else "", guess["breed"] + doubt, f"{guess['probability']:.1%}")
-        table.add_section()
-    out.print(table)
-
-
 # ------------------------------------------------------------------------------------------------ running
 
 
@@ -495,14 +397,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_entry_point(command: str) -> None:
     """Runs `train.py` or `hpo.py` as SageMaker starts them: hyperparameters as options, a failure's text kept."""
+    if SageMaker.rank():
+        # Every host sees all pictures: doing the same work again would help nobody, and writing the same files harm.
+        print("The first host does the work; this one has nothing to do.")
+        sys.exit(0)
     arguments = sys.argv[1:]
     if command == "hpo":  # one trial by default; a whole study when told how many
         whole = any(a.partition("=")[0] == "--trials" for a in arguments) or _from_environment("trials")
         command = "tune" if whole else "trial"
-        if (
-            whole and SageMaker.in_job()
-        ):  # a study goes on after a spot interruption; an --out that is given comes later
-            arguments = ["--out", str(SageMaker.base_dir() / SageMaker.CHECKPOINTS / "study"), *arguments]
+        if whole and SageMaker.in_job():
+            # Where a spot interruption spares it; an --out that is given comes later and counts.
+            arguments = ["--out", str(SageMaker.checkpoints() / "study"), *arguments]
     sys.exit(_run(Path(sys.argv[0]).name, [command, *arguments]))
 
 
@@ -562,6 +467,10 @@ def _run(program: str, arguments: list[str]) -> int:
         if error.errno == errno.EPIPE:  # the reader of a pipe went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        _keep_failure(traceback.format_exc())
+        raise
+    except Exception:
+        _keep_failure(traceback.format_exc())
         raise
     return 0
 
@@ -580,8 +489,13 @@ def _usage(error: Any) -> int:
 
 def _fail(message: str, status: int = 1) -> int:
     print(f"error: {message}", file=sys.stderr)
-    if SageMaker.in_job():
-        from dogbreed.train import write_failure
-
-        write_failure(message)
+    _keep_failure(message)
     return status
+
+
+def _keep_failure(text: str) -> None:
+    """Tells SageMaker why a job failed: what is in this file becomes its FailureReason, up to 1,024 characters."""
+    if SageMaker.in_job():
+        target = SageMaker.base_dir() / "output" / "failure"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text[-1024:])

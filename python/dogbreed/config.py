@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -27,12 +28,26 @@ class SageMaker:
     TRAINING = "SM_CHANNEL_TRAINING"
     MODEL_DIR = "SM_MODEL_DIR"
     OUTPUT_DATA_DIR = "SM_OUTPUT_DATA_DIR"
-    CHECKPOINTS = "checkpoints"
+    HOSTS = "SM_HOSTS"
+    CURRENT_HOST = "SM_CURRENT_HOST"
 
     @staticmethod
     def base_dir() -> Path:
         """`/opt/ml` in a container; `SAGEMAKER_BASE_DIR` moves it."""
         return Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+
+    @classmethod
+    def checkpoints(cls) -> Path:
+        """The folder that is copied to S3 as it changes, and back before an interrupted job goes on."""
+        return cls.base_dir() / "checkpoints"
+
+    @classmethod
+    def rank(cls) -> int:
+        """0 on the host that reports and writes: by the launcher's RANK, else by this host's place among all."""
+        if "RANK" in os.environ:
+            return int(os.environ["RANK"])
+        hosts, current = os.environ.get(cls.HOSTS), os.environ.get(cls.CURRENT_HOST)
+        return sorted(json.loads(hosts)).index(current) if hosts and current else 0
 
     @classmethod
     def in_job(cls) -> bool:

@@ -40,7 +40,7 @@ def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
             otherwise.
         folder: where pictures, study, model and report go.
     """
-    from dogbreed import cli
+    from dogbreed import show
     from dogbreed.data.dataset import open_dataset
     from dogbreed.hpo import tune
     from dogbreed.predict import predict
@@ -54,17 +54,17 @@ def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
     runs = folder / "runs" / root.name
     with _step(2, f"Tune: {trials} trials on features that are computed once"):
         study = tune(data=root, out=runs / "study", config=TrainConfig(), trials=trials)
-        cli.print_study(study)
+        show.print_study(study)
     with _step(3, "Train with the best settings, and read the test split once"):
-        cli.train_and_report(root, runs / "model", study=study)
+        show.train_and_report(root, runs / "model", study=study)
     with _step(4, "Predict"):
         from dogbreed.model import Model
 
         model = Model.load(runs / "model")
         samples = dataset.splits.get("test", dataset.splits["valid"])
         some = [str(s.path) for s in samples[:: max(1, len(samples) // SHOWN)]][:SHOWN]
-        cli.print_predictions(list(predict(model, some)), model.breeds, top_k=3)
-    demo = Demo(root, runs / "model", cli.report_path(runs / "model"))
+        show.print_predictions(list(predict(model, some)), model.breeds, top_k=3)
+    demo = Demo(root, runs / "model", show.report_path(runs / "model"))
     out.rule(align="left")
     out.print(f"Report: {demo.report}", soft_wrap=True)
     out.print(f"Try:    dogbreed predict PICTURE --model {demo.model}", soft_wrap=True)
@@ -76,13 +76,14 @@ def get_data(data: str | None, folder: Path) -> Path:
     from dogbreed.data.fetch import ORIGINAL_URL, fetch, reachable
     from dogbreed.data.sample import draw_sample
 
-    if data and Path(data).is_dir():
-        return Path(data)
+    if data and Path(data).expanduser().is_dir():
+        return Path(data).expanduser()
     if data:
         return fetch(data, folder / "data" / Path(data).name.partition(".")[0])
-    if reachable(ORIGINAL_URL, timeout_s=5):
-        out.print("Downloading the original photographs (133 breeds, 1.1 GB).")
-        return fetch(ORIGINAL_URL, folder / "data" / "original")
+    original = folder / "data" / "original"
+    if original.is_dir() or reachable(ORIGINAL_URL, timeout_s=5):
+        out.print("The original photographs: 133 breeds, 1.1 GB to download the first time.")
+        return fetch(ORIGINAL_URL, original)
     out.print(
         "[yellow]There is no way to the original photographs from here, so cartoon dogs are drawn instead.[/yellow]\n"
         "They show that everything works, not how well; give real ones with: make demo DATA=dogImages.zip"

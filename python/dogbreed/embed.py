@@ -32,10 +32,11 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from dogbreed.console import Advance, progress
+from dogbreed.cpu import cpu_count
 from dogbreed.data.dataset import Sample
 from dogbreed.data.pictures import BadPicture, Pixels, decode_file
 from dogbreed.errors import DogbreedError
-from dogbreed.extractor import BATCH_SIZE, Extractor, FloatArray, cpu_count
+from dogbreed.extractor import BATCH_SIZE, Extractor, FloatArray
 from dogbreed.files import cache_dir, sha256_json, write_bytes, write_json
 
 FORMAT = 1
@@ -166,7 +167,7 @@ def _digest(digests: bytes, row: int) -> bytes:
 def _open(folder: Path) -> tuple[FloatArray, dict[int, str]]:
     """The matrix of a finished set, and the rows that hold nothing with the reason."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             raise ValueError(f"it has format {meta['format']}, this version reads {FORMAT}")
         matrix: FloatArray = np.load(folder / "features.npy", mmap_mode="r")
@@ -263,7 +264,9 @@ class _Store:
         if self._done_file.exists() and self._done_file.stat().st_size == rows:
             self.done = np.fromfile(self._done_file, dtype=bool)
             if self._skipped_file.exists():
-                self.skipped = {int(row): why for row, why in json.loads(self._skipped_file.read_text()).items()}
+                self.skipped = {
+                    int(row): why for row, why in json.loads(self._skipped_file.read_text(encoding="utf-8")).items()
+                }
 
     @classmethod
     def open(cls, folder: Path, rows: int, feature_size: int) -> _Store:

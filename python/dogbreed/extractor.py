@@ -8,8 +8,6 @@ convolutions, lays memory out by channels and fuses what eager PyTorch runs one 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from dogbreed.backbones import Weights, build_backbone, find_weights, preprocessing_of
 from dogbreed.config import EmbedConfig
+from dogbreed.cpu import cpu_count
 from dogbreed.data.dataset import Sample
 from dogbreed.data.pictures import BadPicture, Pixels, Preprocessing, decode_file, decoder_identity
 from dogbreed.errors import DogbreedError
@@ -35,12 +35,9 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 Runtime = Callable[[Pixels], FloatArray]  # (B, H, W, 3) uint8 → (B, D) float32
 
+# Raised when the same weights would give other features, so that cached ones of the old way are not used.
+NETWORK_VERSION = 1
 BATCH_SIZE = 32  # pictures per forward pass: larger ones gain nothing on a CPU and cost memory
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,12 @@ class Extractor:
         return {
             "backbone": self.config.backbone,
             "weights_sha256": self.weights.sha256,
+            "network": NETWORK_VERSION,
             "precision": self.config.precision,
             "preprocessing": self.preprocessing.as_dict(),
             "decoder": decoder_identity(),
+            # Only in f32 do devices agree to rounding.
+            **({"device": choose_device(self.device)} if self.config.precision == "bf16" else {}),
             **({"calibration": self.calibration.id} if self.calibration else {}),
         }
 
@@ -109,21 +109,29 @@ class Extractor:
         if self.network:
             return self.network
         # Of bf16 the file is the same: it is the arithmetic that is chosen when it runs.
-        same = {k: v for k, v in self.identity.items() if k not in ("decoder", "precision")}
+        same = {k: v for k, v in self.identity.items() if k not in ("decoder", "precision", "device")}
         folder = cache_dir() / "networks" / sha256_json([openvino.__version__, same])[:16]
         if not (folder / "network.xml").exists():
-            with atomic_dir(folder) as partial:
-                model = convert(self.build(), self.preprocessing.crop_px)
-                if self.calibration:
-                    model = quantise(model, self.calibration)
-                try:
-                    openvino.save_model(model, partial / "network.xml", compress_to_fp16=False)
-                except RuntimeError:  # all that it says of a full disk is "iostream error"
-                    raise DogbreedError(
-                        f"The network could not be written to the disk of {folder.parent}",
-                        "Free some space, or set DOGBREED_CACHE to a folder on a larger disk.",
-                    ) from None
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                if not (folder / "network.xml").exists():
+                    self._convert_into(folder)
         return folder / "network.xml"
+
+    def _convert_into(self, folder: Path) -> None:
+        import openvino
+
+        with atomic_dir(folder) as partial:
+            model = convert(self.build(), self.preprocessing.crop_px)
+            if self.calibration:
+                model = quantise(model, self.calibration)
+            try:
+                openvino.save_model(model, partial / "network.xml", compress_to_fp16=False)
+            except RuntimeError:  # all that it says of a full disk is "iostream error"
+                raise DogbreedError(
+                    f"The network could not be written to the disk of {folder.parent}",
+                    "Free some space, or set DOGBREED_CACHE to a folder on a larger disk.",
+                ) from None
 
     def __call__(self, pixels: Pixels) -> FloatArray:
         """(B, crop_px, crop_px, 3) uint8 → (B, D) float32."""
@@ -239,8 +247,8 @@ def openvino_runtime(model: Any, precision: str) -> Runtime:
 def torch_runtime(network: nn.Module, device: str, precision: str = "f32") -> Runtime:
     import torch
 
-    if device == "cpu":
-        keep_large_blocks()
+    # By default convolutions round to 10 bits of mantissa; features of one key must agree whatever the device.
+    torch.backends.cudnn.allow_tf32 = False
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(pixels: Pixels) -> FloatArray:
@@ -250,20 +258,3 @@ def torch_runtime(network: nn.Module, device: str, precision: str = "f32") -> Ru
         return features
 
     return run
-
-
-def keep_large_blocks() -> None:
-    """Makes glibc keep the memory of freed activations instead of giving it back to the kernel.
-
-    By default every block of more than 32 MiB is mapped and unmapped on each use, and the page faults cost eager
-    PyTorch more than half its time on a CPU. Does nothing on other C libraries.
-    """
-    if sys.platform != "linux":
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    libc.mallopt(m_mmap_threshold, 1 << 30)
-    libc.mallopt(m_trim_threshold, 2**31 - 1)

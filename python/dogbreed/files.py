@@ -12,13 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dogbreed.config import SageMaker
 from dogbreed.errors import DogbreedError
 
 
 def cache_dir() -> Path:
-    """The folder of what can be computed or fetched again: `DOGBREED_CACHE`, else one in the user's cache folder."""
+    """The folder of what can be computed or fetched again.
+
+    `DOGBREED_CACHE`, else in a SageMaker job what survives a spot interruption, else one in the user's cache folder.
+    """
     if chosen := os.environ.get("DOGBREED_CACHE"):
         return Path(chosen).expanduser()
+    if SageMaker.in_job():
+        return SageMaker.checkpoints() / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dogbreed"
 
 
@@ -55,7 +61,7 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(source: Path, *, what: str, fix: str) -> Any:
     """Reads JSON; a missing or broken file is the user's to mend: `what` names it, `fix` says how."""
     try:
-        return json.loads(source.read_text())
+        return json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DogbreedError(f"There is no {what} at {source}", fix) from None
     except (ValueError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from dogbreed.config import HeadConfig
 from dogbreed.embed import Features
 from dogbreed.errors import DogbreedError
-from dogbreed.files import atomic_path
+from dogbreed.files import atomic_path, sha256_json
 
 SMALL_STEP = 1e9  # floating-point operations of a mini-batch step below which one thread does it
 LBFGS_STEPS = 5  # curvature steps counted as one epoch: about the cost of a few passes over the pictures
@@ -68,7 +69,10 @@ class Problem:
         self.valid_x = (torch.from_numpy(np.array(valid.matrix)).to(device) - self.mean) / self.scale
         self.valid_y = torch.from_numpy(valid.labels).to(device)
         self.classes = classes
-        self.key = f"{train.key} {valid.key}"
+        self.train, self.valid = train, valid
+        # Not of the features alone: the same pictures under other labels are another problem.
+        labels = [hashlib.sha256(f.labels.tobytes()).hexdigest() for f in (train, valid)]
+        self.key = sha256_json([train.key, valid.key, classes, *labels])[:16]
 
     def new_head(self, config: HeadConfig) -> Head:
         with torch.random.fork_rng(devices=[]):

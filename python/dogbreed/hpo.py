@@ -198,8 +198,7 @@ def _open_study(journal: Path, lock: FileLock) -> optuna.Study:
             # Optuna's own lock is a link that a kill leaves behind, and that the next process would wait for.
             storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=cast(Any, lock))),
             direction="minimize",
-            # After 1, 2, 4, 8 and 16 epochs only the better half goes on.
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+            pruner=_pruner(),
             load_if_exists=True,
         )
         stale = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
@@ -218,6 +217,30 @@ def _mend(journal: Path) -> None:
         whole = journal.read_bytes().rfind(b"\n") + 1
         if whole < journal.stat().st_size:
             os.truncate(journal, whole)
+
+
+def _pruner() -> optuna.pruners.BasePruner:
+    import optuna
+
+    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+    class Halving(optuna.pruners.BasePruner):  # type: ignore[misc]
+        """After 1, 2, 4, 8 and so on epochs, only what is among the better half of those that got so far goes on.
+
+        Optuna's own successive halving also counts trials that a kill ended, and so a study that was interrupted would
+        end otherwise than one that was not.
+        """
+
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            step = trial.last_step
+            if step is None or step & (step - 1):
+                return False
+            values = [t.intermediate_values.get(step) for t in study.get_trials(deepcopy=False, states=finished)]
+            others = [value for value in values if value is not None]
+            better = sum(value < trial.intermediate_values[step] for value in others)
+            return bool(better >= max(1, (len(others) + 1) // 2))
+
+    return Halving()
 
 
 def _run(study: optuna.Study, problem: Problem, config: TrainConfig, space: SearchSpace, trials: int) -> None:
@@ -312,6 +335,7 @@ def _importances(trials: Sequence[TrialRow]) -> dict[str, float]:
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
+    trials = [trial for trial in trials if trial.value is not None and np.isfinite(trial.value)]
     names = sorted({name for trial in trials for name in trial.params})
     if len(trials) < 10 or not names:
         return {}

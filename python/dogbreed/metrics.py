@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from dogbreed.config import SageMaker
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
@@ -16,13 +17,11 @@ METRIC_NAMES = (
     "train_loss",
     "valid_loss",
     "valid_accuracy",
-    "valid_top5_accuracy",
     "test_loss",
     "test_accuracy",
     "test_top5_accuracy",
     "test_mean_class_recall",
     "test_ece",
-    "pictures_per_second",
 )
 CALIBRATION_BINS = 15
 # Bounds the memory of the resampling (32 MB of indices), whatever the number of pictures.
@@ -206,14 +205,14 @@ def emit(rank: int | None = None, /, **metrics: float) -> None:
     """Prints one line per metric, `name=value;`, for the log of a training job; only the process of rank 0 prints.
 
     Args:
-        rank: this process's place among those that train together; `RANK` of the environment where not given, else 0.
+        rank: this process's place among those that train together; that of the environment where not given.
 
     Raises:
         ValueError: a name that is not in `METRIC_NAMES`: no job would pick it up.
     """
     if unknown := sorted(set(metrics) - set(METRIC_NAMES)):
         raise ValueError(f"unknown metric {unknown[0]!r}; known are {', '.join(METRIC_NAMES)}")
-    if (int(os.environ.get("RANK", "0")) if rank is None else rank) != 0:
+    if (SageMaker.rank() if rank is None else rank) != 0:
         return
     for name, value in metrics.items():
         print(f"{name}={float(value)!r};", flush=True)

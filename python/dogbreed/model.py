@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _write_code(folder: Path) -> None:
-    """The hooks of the serving container, with the package beside them: an archive needs nothing of ours installed."""
+    """The hooks of the serving container, the package beside them, and the versions of what both need."""
     package = Path(__file__).parent
     folder.mkdir()
     (folder / "inference.py").write_text(
@@ -192,7 +193,8 @@ def _write_code(folder: Path) -> None:
         "from dogbreed.inference import input_fn, model_fn, output_fn, predict_fn\n\n"
         '__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]\n'
     )
-    (folder / "requirements.txt").write_text("filelock\nopenvino\npillow\nrich\nscipy\ntimm\n")
+    needed = ("filelock", "numpy", "openvino", "pillow", "rich", "scipy", "timm")
+    (folder / "requirements.txt").write_text("".join(f"{name}=={version(name)}\n" for name in needed))
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(package, folder / "dogbreed", ignore=ignore)
 

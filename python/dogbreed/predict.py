@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogbreed.cpu import cpu_count
 from dogbreed.data.dataset import list_pictures
 from dogbreed.data.pictures import MAX_BYTES, BadPicture, Pixels, decode
 from dogbreed.errors import DogbreedError
-from dogbreed.extractor import BATCH_SIZE, cpu_count
+from dogbreed.extractor import BATCH_SIZE
 from dogbreed.model import Answer, Model
 from dogbreed.webfetch import Refused, fetch_url
 

@@ -7,6 +7,7 @@ import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from dogbreed import __version__
 from dogbreed.config import EmbedConfig, HeadConfig, SageMaker, TrainConfig
 from dogbreed.console import progress
 from dogbreed.data.dataset import Dataset, open_dataset
-from dogbreed.embed import Features, embed, embed_views
+from dogbreed.embed import embed, embed_views
 from dogbreed.errors import DogbreedError
 from dogbreed.evaluate import Evaluation, evaluate_features
 from dogbreed.extractor import Extractor, choose_device
@@ -44,18 +45,12 @@ def load_problem(data: Path, config: TrainConfig, device: str = "auto") -> tuple
     """
     dataset = open_dataset(data)
     extractor = Extractor.create(config.part(EmbedConfig), device=device, samples=dataset.split("train"))
-    train_features, valid_features = _fitting_features(dataset, extractor, config)
+    train_features = embed_views(dataset.split("train"), extractor, config.view_names, title="Embedding train")
+    valid_features = embed(dataset.split("valid"), extractor, title="Embedding valid")
 
     from dogbreed.head import Problem
 
     return Problem(train_features, valid_features, len(dataset.classes), choose_device(device)), dataset, extractor
-
-
-def _fitting_features(dataset: Dataset, extractor: Extractor, config: TrainConfig) -> tuple[Features, Features]:
-    return (
-        embed_views(dataset.split("train"), extractor, config.view_names, title="Embedding train"),
-        embed(dataset.split("valid"), extractor, title="Embedding valid"),
-    )
 
 
 def train(
@@ -76,23 +71,23 @@ def train(
     from dogbreed.head import calibrate, fit
 
     problem, dataset, extractor = load_problem(data, config, device)
-    # Both are cached by now: these are views of files.
-    train_features, valid_features = _fitting_features(dataset, extractor, config)
+    train_features, valid_features = problem.train, problem.valid
+    # On a person's terminal the metrics are a table at the end; in a job's log, lines that SageMaker reads.
+    report_metrics = emit if SageMaker.in_job() else _quiet
     checkpoint = _checkpoint(out)
     with progress("Fitting", config.epochs, unit="epochs") as advance:
 
         def report(epoch: Epoch) -> None:
-            emit(
-                train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, valid_accuracy=epoch.valid_accuracy
-            ) if SageMaker.in_job() else None
+            measured = dataclasses.asdict(epoch)
+            report_metrics(**{name: measured[name] for name in ("train_loss", "valid_loss", "valid_accuracy")})
             advance(1, f"valid_loss {epoch.valid_loss:.4f}")
 
         fitted = fit(problem, config.part(HeadConfig), report=report, checkpoint=checkpoint)
     # Reported last: a tuning job takes the last value it reads, and early stopping keeps the best.
-    emit(valid_loss=fitted.best.valid_loss, valid_accuracy=fitted.best.valid_accuracy)
+    report_metrics(valid_loss=fitted.best.valid_loss, valid_accuracy=fitted.best.valid_accuracy)
     head = fitted.head
     temperature = calibrate(problem, head)
-    head = head.cpu()
+    head.cpu()
     means = class_means(train_features, len(dataset.classes))
     threshold = threshold_at_recall(rejection_scores(valid_features.matrix, means))
     skipped = (*train_features.skipped, *valid_features.skipped)
@@ -100,19 +95,25 @@ def train(
         "data": {
             "classes": list(dataset.classes),
             "pictures": {"train": len(train_features), "valid": len(valid_features)},
-            "skipped": {str(s.path.relative_to(dataset.root)): s.reason for s in skipped},
+            "skipped": {os.path.relpath(s.path, dataset.root): s.reason for s in skipped},
             "features": problem.key,
         },
         "fit": {"best_epoch": fitted.best.epoch, "epochs": len(fitted.history), "temperature": temperature},
-        "made": {"python": platform.python_version(), "platform": platform.machine()},
+        "made_with": {
+            "device": problem.train_x.device.type,
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torchvision", "timm", "openvino", "numpy", "pillow")},
+        },
     }
     model = Model(config, dataset.breeds, extractor, head, means, threshold, facts)
     evaluations = {"valid": evaluate_features(model, valid_features, "valid")}
     if test and "test" in dataset.splits:
         test_features = embed(dataset.split("test"), extractor, title="Embedding test")
         evaluations["test"] = evaluate_features(model, test_features, "test")
-        emit(**{f"test_{_METRIC_NAMES[k]}": m.value for k, m in evaluations["test"].metrics.items()})
-    history = tuple(dataclasses.asdict(e) for e in fitted.history)
+        report_metrics(**{f"test_{_METRIC_NAMES[k]}": m.value for k, m in evaluations["test"].metrics.items()})
+    # A closed form has no way to show.
+    history = () if config.solver == "ridge" else tuple(dataclasses.asdict(e) for e in fitted.history)
     metrics = {
         **{split: e.as_dict() for split, e in evaluations.items()},
         "valid_loss": fitted.best.valid_loss,
@@ -133,8 +134,13 @@ _METRIC_NAMES = {
 }
 
 
+def _quiet(**_: float) -> None: ...
+
+
 def _check_replaceable(out: Path) -> None:
     """Refuses to put a model in the place of anything else, such as a folder of photographs."""
+    if not out.name:
+        raise DogbreedError(f"--out is {out}", "Give a folder with a name, such as runs/model.")
     if out.is_dir() and any(out.iterdir()) and not (out / "model.pt").exists():
         raise DogbreedError(f"{out} holds something other than a model", "Give --out a new folder.")
     if out.exists() and not out.is_dir():
@@ -144,7 +150,7 @@ def _check_replaceable(out: Path) -> None:
 def _checkpoint(out: Path) -> Path:
     """Where a fit is saved: the folder that survives a spot interruption, else beside the model."""
     if SageMaker.in_job():
-        return SageMaker.base_dir() / SageMaker.CHECKPOINTS / "fit.pt"
+        return SageMaker.checkpoints() / "fit.pt"
     return out.with_name(f".{out.name}.checkpoint.pt")
 
 
@@ -161,14 +167,6 @@ def model_card(model: Model, evaluations: dict[str, Evaluation]) -> str:
         version=__version__,
         today=datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", datetime.now(UTC).timestamp())), UTC),
     )
-
-
-def write_failure(text: str) -> None:
-    """Tells SageMaker why a job failed: the first 1,024 characters become its FailureReason."""
-    target = SageMaker.base_dir() / "output" / "failure"
-    if SageMaker.in_job():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from dogbreed.extractor import (
     Extractor,
     choose_device,
     feature_network,
-    keep_large_blocks,
     torch_runtime,
 )
 
@@ -164,11 +163,3 @@ def test_nothing_heavy_is_built_before_the_first_picture(tmp_path: Path, monkeyp
     assert len(extractor.id) == 16 and extractor.identity["backbone"] == "resnet18"
     with pytest.raises(AssertionError, match="built"):
         extractor(pictures(1))
-
-
-def test_keeping_large_blocks_is_safe_to_ask_for_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_large_blocks()
-    keep_large_blocks()
-    assert torch.ones(5000, 5000).sum() == 25_000_000
-    monkeypatch.setattr("sys.platform", "darwin")
-    keep_large_blocks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from synthetic import features, problem
 
@@ -23,7 +25,8 @@ import dogbreed.train
 from dogbreed.config import HeadConfig, SearchSpace, TrainConfig
 from dogbreed.errors import DogbreedError
 from dogbreed.head import Problem, fit
-from dogbreed.hpo import Study, tune
+from dogbreed.hpo import Study, _importances, _pruner, tune
+from dogbreed.report import TrialRow
 
 TRIALS = 20
 CONFIG = TrainConfig(epochs=6, patience=3)
@@ -245,6 +248,45 @@ def test_a_study_of_other_pictures_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(dogbreed.train, "load_problem", lambda *_: (problem(), None, None))
     with pytest.raises(DogbreedError, match="other pictures or weights"):
         run(tmp_path, 2)
+
+
+def test_the_same_pictures_under_other_labels_are_another_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, 2)
+    original = hard_problem()[0]
+    swapped = dataclasses.replace(original.train, labels=3 - original.train.labels)
+    monkeypatch.setattr(
+        dogbreed.train, "load_problem", lambda *_: (Problem(swapped, original.valid, original.classes), None, None)
+    )
+    with pytest.raises(DogbreedError, match="other pictures or weights"):
+        run(tmp_path, 2)
+
+
+def test_what_a_killed_trial_had_reached_does_not_judge_later_trials() -> None:
+    study = optuna.create_study(pruner=_pruner())
+    for value, state in ((0.1, "FAIL"), (0.2, "FAIL"), (0.5, "COMPLETE")):
+        trial = study.ask()
+        trial.report(value, 1)
+        study.tell(trial, value if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+    good, bad = study.ask(), study.ask()
+    good.report(0.4, 1)
+    bad.report(0.6, 1)
+    assert not good.should_prune()
+    assert bad.should_prune()
+
+
+def test_importance_sees_what_matters_and_leaves_out_what_diverged() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        TrialRow(i, "COMPLETE", float(10 ** abs(rate + 2)), 0.5, {"rate": rate, "other": rng.random()}, 0.1)
+        for i, rate in enumerate(rng.uniform(-4, 0, 30))
+    ]
+    diverged = [TrialRow(30 + i, "PRUNED", None, 0.0, {"rate": -2.0, "other": 0.9}, 0.1) for i in range(5)]
+    found = _importances([*rows, *diverged])
+    assert found["rate"] > 0.8
+    assert sum(found.values()) == pytest.approx(1)
+    assert _importances(rows[:5]) == {}
 
 
 def test_a_study_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def test_a_job_reads_what_is_printed(value: float, name: str) -> None:
 
 
 def test_the_printed_form(capsys: pytest.CaptureFixture[str]) -> None:
-    emit(0, valid_loss=1e-05, valid_accuracy=np.float32(0.5), pictures_per_second=1200)
-    assert capsys.readouterr().out == "valid_loss=1e-05;\nvalid_accuracy=0.5;\npictures_per_second=1200.0;\n"
+    emit(0, valid_loss=1e-05, valid_accuracy=np.float32(0.5), train_loss=1200)
+    assert capsys.readouterr().out == "valid_loss=1e-05;\nvalid_accuracy=0.5;\ntrain_loss=1200.0;\n"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

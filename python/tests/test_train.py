@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
 import shutil
 import signal
+import sys
 import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import BREEDS, PICTURES
@@ -19,9 +22,11 @@ from runs import PACKAGE, one_line, run, start
 from synthetic import features  # noqa: F401  (one thread, as the processes below)
 
 import dogbreed.train
+from dogbreed.cli import run_entry_point
 from dogbreed.config import TrainConfig
+from dogbreed.data.pictures import decode_file
 from dogbreed.errors import DogbreedError
-from dogbreed.files import atomic_dir
+from dogbreed.files import atomic_dir, cache_dir
 from dogbreed.metrics import metric_definitions
 from dogbreed.model import Model, pack
 from dogbreed.train import Trained, train
@@ -275,6 +280,52 @@ def test_a_job_saves_its_fit_where_a_spot_interruption_leaves_it(
     done = run("-m", "dogbreed.train", *SLOW_FLAGS, **job)
     assert done.returncode == 0, done.stderr
     assert_same_tensors(tmp_path / "model", uninterrupted)
+
+
+def test_only_the_first_host_works_and_writes(photos: Path, shared_cache: Path, tmp_path: Path) -> None:
+    job = sagemaker(tmp_path, photos)
+    done = run("-m", "dogbreed.train", **job, SM_HOSTS='["algo-1","algo-2"]', SM_CURRENT_HOST="algo-2")
+    assert done.returncode == 0 and "this one has nothing to do" in done.stdout
+    assert not metrics_in(done.stdout)["valid_loss"] and not list((tmp_path / "model").iterdir())
+
+
+def test_a_job_keeps_its_features_where_a_spot_interruption_leaves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOGBREED_CACHE")
+    for name, value in sagemaker(tmp_path, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert cache_dir() == tmp_path / "checkpoints" / "cache"
+
+
+def test_a_defect_of_ours_reaches_the_failure_file_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    for name, value in sagemaker(tmp_path, photos).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dogbreed.train, "train", broken)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(ZeroDivisionError):
+        run_entry_point("train")
+    assert (tmp_path / "output" / "failure").read_text().endswith("ZeroDivisionError: ours\n")
+
+
+@pytest.mark.slow
+def test_an_int8_model_answers_like_the_one_it_was_made_from(
+    photos: Path, trained: Trained, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = train(
+        data=photos, out=tmp_path / "model", config=dataclasses.replace(trained.model.config, precision="int8")
+    )
+    assert made.evaluations["valid"].metrics["accuracy"].value >= 0.7
+    pixels = [decode_file(path, made.model.preprocessing) for path in made.evaluations["test"].paths]
+    monkeypatch.setenv("DOGBREED_CACHE", str(tmp_path / "empty"))  # all that it needs is in its directory
+    loaded = Model.load(tmp_path / "model").answer(pixels)
+    for before, after in zip(made.model.answer(pixels), loaded, strict=True):
+        assert np.allclose(before.probabilities, after.probabilities, atol=1e-4)
 
 
 def test_a_trial_of_a_tuning_job_prints_its_objective_and_no_test_figures(

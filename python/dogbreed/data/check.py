@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dogbreed.console import out, progress
+from dogbreed.cpu import cpu_count
 from dogbreed.data.dataset import PICTURE_SUFFIXES, SPLITS, class_folders
 from dogbreed.data.manifest import read_manifest
 from dogbreed.data.pictures import MAX_BYTES, MAX_PIXELS, BadPicture, open_picture
@@ -198,7 +198,7 @@ def check(root: Path) -> Report:
         raise DogbreedError(f"There are no pictures below {root}", "The layout is train/<class>/<picture>.jpg.")
     seen: list[_Seen] = []
     with (
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(cpu_count()) as pool,
         progress("Checking", len(files), unit="files") as advance,
     ):
         # In batches, so that Ctrl-C need not wait for thousands of queued files.

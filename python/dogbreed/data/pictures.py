@@ -19,9 +19,10 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 64 * 1024 * 1024
 # What a decoder of these few formats can be made to do is known; Pillow's other forty plugins stay out of reach.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+SMALLEST_CROP = 0.6  # of the shorter side
 VIEWS = ("plain", "flip", "crop1", "crop2", "crop3")
 # Raised when the same bytes would give other pixels, so that cached features of the old way are not used.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half a picture is an error, never grey pixels with a label
 # Our own limit is stricter. Here and not where pictures are opened: filters are not safe to change in threads.
@@ -111,8 +112,9 @@ def decode(data: bytes, preprocessing: Preprocessing, view: str = "plain", *, se
     picture = open_picture(data)
     try:
         shorter = min(picture.size)
-        # draft() never goes below the size asked for, so the resize that follows still only makes pictures smaller.
-        scale = preprocessing.resize_px / shorter
+        # draft() never goes below the size asked for, so what is cut out is not blown up where the file has the pixels.
+        part = SMALLEST_CROP if view.startswith("crop") else preprocessing.crop_px / preprocessing.resize_px
+        scale = preprocessing.crop_px / part / shorter
         picture.draft("RGB", (int(picture.width * scale) + 1, int(picture.height * scale) + 1))
         picture = ImageOps.exif_transpose(picture)
         picture = to_rgb(picture)
@@ -120,7 +122,7 @@ def decode(data: bytes, preprocessing: Preprocessing, view: str = "plain", *, se
         method = Image.Resampling.BICUBIC if preprocessing.interpolation == "bicubic" else Image.Resampling.BILINEAR
         size = (preprocessing.crop_px, preprocessing.crop_px)
         picture = picture.resize(size, method, box=box)
-    except BadPicture:
+    except (BadPicture, MemoryError):  # for want of memory a picture is not broken
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error… on broken pictures
         raise BadPicture(f"the picture is broken ({str(error) or type(error).__name__})") from None
@@ -137,7 +139,7 @@ def _box(size: tuple[int, int], p: Preprocessing, view: str, seed: int) -> tuple
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
     rng = np.random.default_rng([seed, VIEWS.index(view)])
-    side = min(width, height) * rng.uniform(0.6, 0.95)
+    side = min(width, height) * rng.uniform(SMALLEST_CROP, 0.95)
     left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
     return left, top, left + side, top + side
 

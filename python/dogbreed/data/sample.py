@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dogbreed.console import progress
+from dogbreed.cpu import cpu_count
 from dogbreed.data.cartoon import BREEDS, draw_jpeg
 from dogbreed.data.dataset import SPLITS, find_root
 from dogbreed.errors import DogbreedError
@@ -45,7 +45,7 @@ def draw_sample(out: Path, *, classes: int = 8, per_class: int = 60, seed: int =
     jobs = [(breed, number) for breed in range(classes) for number in range(per_class)]
     with (
         atomic_dir(out) as folder,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(cpu_count()) as pool,
         progress("Drawing", len(jobs), unit="pictures") as advance,
     ):
 
