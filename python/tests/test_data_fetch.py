@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from dogbreed.data import fetch as fetch_module
+from dogbreed.data import download
 from dogbreed.data.fetch import fetch, reachable
 from dogbreed.errors import DogbreedError
 
@@ -102,7 +102,7 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Server]]:
-    monkeypatch.setattr(fetch_module, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr(download, "RETRY_WAIT_S", 0.01)
     monkeypatch.setenv("no_proxy", "*")
     servers: list[Server] = []
 
@@ -377,7 +377,7 @@ def test_a_missing_page_is_an_error_at_once(tmp_path: Path, serve: Callable[[byt
 def test_no_connection_is_found_out_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(fetch_module, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT_S", 1.0)
     # A name look-up without an answer hangs far longer than any socket's time limit.
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(20))
     began = time.monotonic()
