@@ -221,7 +221,7 @@ def test_the_code_in_a_model_directory_works_alone(
     (tmp_path / "dog.jpg").write_bytes(jpeg)
     code, source = trained.folder / "code", Path(dogbreed.__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ALONE, code, source, trained.folder, tmp_path / "dog.jpg"],
+        [sys.executable, "-I", "-B", "-c", ALONE, code, source, trained.folder, tmp_path / "dog.jpg"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -148,12 +148,21 @@ def test_a_data_set_without_a_test_split_trains(photos: Path, shared_cache: Path
 
 
 def test_the_metric_lines_are_read_by_the_jobs_regexes(
-    photos: Path, shared_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path,
+    shared_cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = train(data=photos, out=tmp_path / "model", config=TrainConfig(solver="ridge"))
+    config = TrainConfig(solver="ridge")
+    train(data=photos, out=tmp_path / "at-home", config=config)
+    assert not capsys.readouterr().out, "a person is shown a table instead"
+    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    made = train(data=photos, out=tmp_path / "model", config=config)
     found = metrics_in(capsys.readouterr().out)
     recorded = json.loads((made.folder / "metrics.json").read_text())
-    assert found["valid_loss"] == [recorded["valid_loss"]]
+    assert found["valid_loss"] == [recorded["valid_loss"]] * 2, "its only epoch, then the best"
     assert found["test_accuracy"] == [recorded["test"]["accuracy"]["value"]]
     assert found["test_loss"] == [recorded["test"]["log_loss"]["value"]]
 
