@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,8 +67,8 @@ def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
         show.print_predictions(list(predict(model, some)), model.breeds, top_k=3)
     demo = Demo(root, runs / "model", show.report_path(runs / "model"))
     out.rule(align="left")
-    out.print(f"Report: {demo.report}", soft_wrap=True)
-    out.print(f"Try:    dogbreed predict PICTURE --model {demo.model}", soft_wrap=True)
+    out.print(f"Report: {demo.report}", soft_wrap=True, markup=False)
+    out.print(f"Try:    {sys.argv[0]} predict PICTURE --model {demo.model}", soft_wrap=True, markup=False)
     return demo
 
 
