@@ -189,10 +189,15 @@ def train(
         raise DogbreedError("--study and --like are both given", "Give one of them.")
     best = Study.load(study) if study else None
     base = best.best.as_dict() if best else {}
-    if like:
-        base = read_config(like)["train"]
-    config = _only(TrainConfig, given, base)
-    show.train_and_report(data, out, config=config, study=best, report=report, device=device)
+    recorded = read_config(like) if like else {}
+    config = _only(TrainConfig, given, recorded.get("train", base))
+    trained = show.train_and_report(data, out, config=config, study=best, report=report, device=device)
+    if like and trained.model.facts["data"]["features"] != recorded["data"]["features"]:
+        from dogbreed.console import err
+
+        err.print(
+            f"Not the model of {like}: its pictures, labels or weights were others.", soft_wrap=True, markup=False
+        )
 
 
 @app.command()

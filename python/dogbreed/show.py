@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dogbreed.metrics import Metric
     from dogbreed.model import Model
     from dogbreed.predict import Prediction
+    from dogbreed.train import Trained
 
 
 def train_and_report(
@@ -24,7 +25,7 @@ def train_and_report(
     study: Study | None = None,
     report: Path | None = None,
     device: str = "auto",
-) -> None:
+) -> Trained:
     """Trains, writes the report and prints the results; the settings are the study's best where none are given."""
     from dogbreed.console import out as console
     from dogbreed.evaluate import report as write_report
@@ -45,6 +46,7 @@ def train_and_report(
     say_skipped(trained.skipped, data)
     print_metrics({name: e.metrics for name, e in trained.evaluations.items()})
     console.print(f"Model:  {out}\nReport: {path}", soft_wrap=True, markup=False)
+    return trained
 
 
 def report_path(folder: Path) -> Path:

@@ -111,7 +111,9 @@ def train(
     if test and "test" in dataset.splits:
         test_features = embed(dataset.split("test"), extractor, title="Embedding test")
         evaluations["test"] = evaluate_features(model, test_features, "test")
-        report_metrics(**{f"test_{_METRIC_NAMES[k]}": m.value for k, m in evaluations["test"].metrics.items()})
+        measured = {name: metric.value for name, metric in evaluations["test"].metrics.items()}
+        measured["loss"] = measured.pop("log_loss")  # as `valid_loss` is called
+        report_metrics(**{f"test_{name}": value for name, value in measured.items()})
     # A closed form has no way to show.
     history = () if config.solver == "ridge" else tuple(dataclasses.asdict(e) for e in fitted.history)
     metrics = {
@@ -122,16 +124,6 @@ def train(
     model.save(out, metrics=metrics, card=model_card(model, evaluations))
     checkpoint.unlink(missing_ok=True)
     return Trained(out, model, evaluations, history, len(skipped))
-
-
-# The evaluation's names → the names of DESIGN's metric lines.
-_METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "top5_accuracy": "top5_accuracy",
-    "mean_class_recall": "mean_class_recall",
-    "log_loss": "loss",
-    "ece": "ece",
-}
 
 
 def _quiet(**_: float) -> None: ...

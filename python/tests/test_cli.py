@@ -375,3 +375,13 @@ def test_the_installed_command_is_the_same(tmp_path: Path) -> None:
         pytest.skip("the package is not installed here")
     done = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith("dogbreed ") and done.returncode == 0
+
+
+def test_training_like_a_model_says_when_the_pictures_are_others(
+    trained: Trained, photos: Path, copy: Path, tmp_path: Path, shared_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--like", trained.folder, "--out", tmp_path / "model"]
+    assert call(capsys, *command, photos)[0::2] == (0, "")
+    next((copy / "train").rglob("*.jpg")).unlink()
+    status, _, err = call(capsys, *command, copy)
+    assert status == 0 and err.startswith(f"Not the model of {trained.folder}")
