@@ -8,9 +8,10 @@ convolutions, lays memory out by channels and fuses what eager PyTorch runs one 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +105,7 @@ class Extractor:
 
         Kept in the cache, since converting takes longer than everything else at start.
         """
-        import openvino
+        openvino = _import_openvino()
 
         if self.network:
             return self.network
@@ -119,7 +120,7 @@ class Extractor:
         return folder / "network.xml"
 
     def _convert_into(self, folder: Path) -> None:
-        import openvino
+        openvino = _import_openvino()
 
         with atomic_dir(folder) as partial:
             model = convert(self.build(), self.preprocessing.crop_px)
@@ -175,12 +176,12 @@ def choose_device(wanted: str = "auto") -> str:
 
 def convert(network: nn.Module, size_px: int) -> Any:
     """A PyTorch module as an OpenVINO model for batches of any size."""
-    import openvino
+    openvino = _import_openvino()
     import torch
 
     example = torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)
     shape = openvino.PartialShape([-1, size_px, size_px, 3])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_telemetry():
         warnings.simplefilter("ignore")  # tracing is what the converter does, and what PyTorch warns of
         return openvino.convert_model(network, example_input=example, input=[shape])
 
@@ -212,17 +213,38 @@ class Calibration:
 
 def quantise(model: Any, calibration: Calibration) -> Any:
     """Weights and activations as 8-bit integers; the ranges come from the calibration pictures."""
-    try:
-        import nncf
-    except ImportError:
-        raise DogbreedError("int8 needs the package nncf", "Run: pip install 'dogbreed[int8]'") from None
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), _no_telemetry():
+        try:
+            import nncf
+        except ImportError:
+            raise DogbreedError("int8 needs the package nncf", "Run: pip install 'dogbreed[int8]'") from None
         return nncf.quantize(model, nncf.Dataset(calibration.pixels()), preset=nncf.QuantizationPreset.MIXED)
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Keeps OpenVINO's tools from reporting their use to their makers, which they do unless they run in CI."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
+
+
+def _import_openvino() -> Any:
+    """The package `openvino`, whose import alone would report itself."""
+    with _no_telemetry():
+        import openvino
+    return openvino
 
 
 def openvino_runtime(model: Any, precision: str) -> Runtime:
     """Runs a converted network, or a file of one, on the CPU."""
-    import openvino
+    openvino = _import_openvino()
 
     settings = {
         "INFERENCE_PRECISION_HINT": precision,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from conftest import draw
+from runs import run
 
 from dogbreed import extractor as extractor_module
 from dogbreed.backbones import preprocessing_of
@@ -50,6 +51,16 @@ def test_the_fast_runtime_gives_the_features_of_pytorch(extractor: Extractor) ->
     features = extractor(pixels)
     assert features.dtype == np.float32 and features.shape == wanted.shape
     assert apart(features, wanted) < 1e-3
+
+
+def test_nothing_is_reported_to_the_makers_of_the_runtime(tmp_path: Path) -> None:
+    """Their telemetry writes the identity it reports under into the home folder before it reports anything."""
+    code = "from test_extractor import CONFIGS, Extractor, pictures; Extractor.create(CONFIGS['resnet18'])(pictures(1))"
+    environment = {"HOME": str(tmp_path), "DOGBREED_CACHE": str(tmp_path / "cache"), "CI": ""}
+    done = run("-c", code, cwd=Path(__file__).parent, **environment)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "cache").glob("networks/*/network.xml"))
+    assert [p.name for p in tmp_path.iterdir()] == ["cache"]
 
 
 def test_the_other_pictures_of_a_batch_do_not_matter(extractor: Extractor) -> None:
