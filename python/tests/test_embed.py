@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import draw, encode
 from PIL import Image
+from runs import start
 
 from dogbreed.backbones import Weights
 from dogbreed.config import EmbedConfig
@@ -270,8 +271,7 @@ def test_two_processes_do_the_work_once(tmp_path: Path) -> None:
 
 
 def dogbreed(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from dogbreed.cli import main; main()", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return start("-m", "dogbreed", *map(str, arguments))
 
 
 def test_ctrl_c_ends_in_one_line_and_130(photos: Path, cache: Path) -> None:
