@@ -67,7 +67,7 @@ def memory_growth(data: Path, work: Path, copies: int = 10) -> list[tuple[int, U
         count = 0
         for split, source in (("train", "valid"), ("valid", "test")):
             for picture in sorted((data / source).rglob("*.jpg")):
-                for copy in range(times if split == "train" else 1):
+                for copy in range(times):
                     target = small / split / picture.parent.name / f"{copy:02d}-{picture.name}"
                     target.parent.mkdir(parents=True, exist_ok=True)
                     # A byte behind the end makes it another picture to the cache and the same one to the decoder.
