@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # These weights were trained on (x − 127) / 128 and lose about ten points under ImageNet's mean and deviation.
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 

@@ -332,7 +332,7 @@ def check(
         write_html(report, html)
     if as_json:
         write_findings(report, as_json)
-    if any(p.severity == "error" for p in report.problems):
+    if not report.ok:
         raise typer.Exit(1)
 
 

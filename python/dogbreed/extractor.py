@@ -88,10 +88,6 @@ class Extractor:
             **({"calibration": self.calibration.id} if self.calibration else {}),
         }
 
-    @property
-    def id(self) -> str:
-        return sha256_json(self.identity)[:16]
-
     @cached_property
     def runtime(self) -> Runtime:
         precision = self.config.precision
@@ -105,10 +101,9 @@ class Extractor:
 
         Kept in the cache, since converting takes longer than everything else at start.
         """
-        openvino = _import_openvino()
-
         if self.network:
             return self.network
+        openvino = _import_openvino()
         # Of bf16 the file is the same: it is the arithmetic that is chosen when it runs.
         same = {k: v for k, v in self.identity.items() if k not in ("decoder", "precision", "device")}
         folder = cache_dir() / "networks" / sha256_json([openvino.__version__, same])[:16]

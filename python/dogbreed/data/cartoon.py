@@ -35,7 +35,7 @@ class Breed:
     neck: float = 0.42
     muzzle: float = 0.42
     ears: str = "drop"  # drop, long, prick, bat, button, tuft
-    tail: str = "whip"  # whip, curl, plume, stub, brush
+    tail: str = "whip"  # whip, curl, plume, bob, brush
     fur: str = "smooth"  # smooth, fluffy, curly, wire, silk
     marking: str = "plain"  # plain, spots, saddle, patches, mask, bib, tan
     face: str = "plain"  # plain, flat, beard, sad
@@ -77,7 +77,7 @@ BREEDS = (
     ),
     Breed(
         "Pompom_poodle", 0.90, 0.36, 0.74, ((_WHITE, _CREAM), (_BLACK, _GREY), (_GOLD, _CREAM), (_GREY, _SILVER)),
-        head=0.32, neck=0.50, muzzle=0.46, tail="stub", fur="curly", poms=True,
+        head=0.32, neck=0.50, muzzle=0.46, tail="bob", fur="curly", poms=True,
     ),
     Breed(
         "Button_pug", 0.80, 0.40, 0.42, ((_FAWN, _BLACK), (_CREAM, _BLACK), (_GOLD, _BLACK), (_SILVER, _BLACK)),
@@ -89,11 +89,11 @@ BREEDS = (
     ),
     Breed(
         "Whisker_terrier", 0.88, 0.37, 0.56, ((_GREY, _SILVER), (_BLACK, _SILVER), (_SILVER, _WHITE), (_FAWN, _CREAM)),
-        head=0.34, neck=0.42, muzzle=0.44, ears="button", tail="stub", fur="wire", face="beard",
+        head=0.34, neck=0.42, muzzle=0.44, ears="button", tail="bob", fur="wire", face="beard",
     ),
     Breed(
         "Loaf_corgi", 1.18, 0.38, 0.27, ((_ORANGE, _WHITE), (_GOLD, _WHITE), (_FAWN, _WHITE), (_BLACK, _WHITE)),
-        head=0.35, neck=0.36, muzzle=0.36, ears="bat", tail="stub", marking="bib",
+        head=0.35, neck=0.36, muzzle=0.36, ears="bat", tail="bob", marking="bib",
     ),
 )  # fmt: skip
 
@@ -420,7 +420,7 @@ def _tail(
 ) -> None:
     root = hip + _at(-0.7 * girth, 0.5 * girth)
     lift = float(rng.uniform(100, 165))
-    if breed.tail == "stub":
+    if breed.tail == "bob":
         end = root + 0.16 * _direction(lift)
         shapes = [_limb(root, end, 0.09, 0.075)]
         if breed.poms:
