@@ -125,13 +125,15 @@ def report(
 ) -> None:
     """Writes the HTML report of an evaluation; `study` is an `hpo.Study`, shown where it is given."""
     data = model.facts.get("data") or {}
-    config = model.config.as_dict()
+    counts = data.get("pictures", {})
+    # Of the splits that the model was made with, those left out are recorded with it.
+    left_out = len(data.get("skipped", {})) + (0 if evaluation.split in counts else len(evaluation.skipped))
     write_report(
         path,
         ReportInputs(
             title=f"Dog breeds: {len(model.breeds)} classes",
             created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            config=config,
+            config=model.config.as_dict(),
             breeds=model.breeds,
             files=evaluation.paths,
             labels=evaluation.labels,
@@ -140,9 +142,9 @@ def report(
             metrics=evaluation.metrics,
             history=history or [],
             data_summary={
-                **{f"{split} pictures": count for split, count in data.get("pictures", {}).items()},
+                **{f"{split} pictures": count for split, count in counts.items()},
                 f"{evaluation.split} pictures": len(evaluation.paths),
-                "skipped pictures": len(data.get("skipped", {})) + len(evaluation.skipped),
+                "skipped pictures": left_out,
             },
             rejection={**asdict(evaluation.rejection), "target_recall": RECALL},
             study=list(study.trials) if study else None,
