@@ -14,9 +14,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from dogbreed.errors import DogbreedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SageMaker:

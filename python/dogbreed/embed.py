@@ -37,7 +37,7 @@ from dogbreed.data.dataset import Sample
 from dogbreed.data.pictures import BadPicture, Pixels, decode_file
 from dogbreed.errors import DogbreedError
 from dogbreed.extractor import BATCH_SIZE, Extractor, FloatArray
-from dogbreed.files import cache_dir, sha256_json, write_bytes, write_json
+from dogbreed.files import cache_dir, sha256_file, sha256_json, write_bytes, write_json
 
 FORMAT = 1
 CHUNK = 8 * BATCH_SIZE  # rows between two marks of progress: what a kill can cost
@@ -151,8 +151,7 @@ def _digests(paths: Sequence[Path]) -> bytes:
 
     def digest(path: Path) -> bytes:
         try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest()
+            return bytes.fromhex(sha256_file(path))
         except OSError:
             return hashlib.sha256().digest()
 

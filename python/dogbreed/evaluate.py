@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def report(
         path,
         ReportInputs(
             title=f"Dog breeds: {len(model.breeds)} classes",
-            created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            created=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
             config=model.config.as_dict(),
             breeds=model.breeds,
             files=evaluation.paths,

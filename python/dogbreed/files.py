@@ -96,8 +96,11 @@ def atomic_dir(target: Path) -> Iterator[Path]:
 
 
 def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def sha256_json(value: Any) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,7 +158,7 @@ def model_card(model: Model, evaluations: dict[str, Evaluation]) -> str:
         data=model.facts["data"],
         evaluations=evaluations,
         version=__version__,
-        today=datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", datetime.now(UTC).timestamp())), UTC),
+        today=datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())), timezone.utc),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_line_is_what_ground_truth_writes(root: Path) -> None:
-    when = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    when = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
     count = write_manifest(
         open_dataset(root), "train", root / "out.manifest", base_uri="s3://bucket/data/", creation_date=when
     )

@@ -6,7 +6,7 @@ import json
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -80,7 +80,7 @@ def write_manifest(
     samples = dataset.split(split)
     if creation_date is None:
         newest = max((s.path.stat().st_mtime for s in samples), default=0.0)
-        creation_date = datetime.fromtimestamp(int(newest), UTC)
+        creation_date = datetime.fromtimestamp(int(newest), timezone.utc)
     metadata = {
         "confidence": 1,
         "job-name": job_name,
