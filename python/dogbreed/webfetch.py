@@ -18,11 +18,16 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 MAX_BYTES = 20 * 1024 * 1024
 TIMEOUT_S = 10.0
 MAX_REDIRECTS = 3
+_SPECIAL = [ipaddress.ip_network(n) for n in ("192.0.0.0/24", "fec0::/10")]  # Python takes some of it for public
 _HEADERS = {"User-Agent": "dogbreed", "Accept": "image/*", "Connection": "close"}
 
 
 class Refused(ValueError):
     """The address cannot be fetched; the message says why and repeats nothing of what the target answered."""
+
+
+class TooLarge(Refused):
+    """The body has more bytes than are wanted."""
 
 
 def fetch_url(
@@ -44,7 +49,7 @@ def fetch_url(
         allowed: `host:port` pairs that are exempt from the rule of public addresses, for tests and local AWS.
 
     Raises:
-        Refused: the address, its answer or its size is not acceptable, or time ran out.
+        Refused: the address, its answer or its size (TooLarge) is not acceptable, or time ran out.
     """
     deadline = time.monotonic() + timeout_s
     for _ in range(max_redirects + 1):
@@ -163,19 +168,20 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    inside = ip.is_multicast or ip.is_reserved or any(ip in network for network in _SPECIAL)
+    return ip.is_global and not inside
 
 
 def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     too_large = f"the picture is larger than {max_bytes // 2**20} MiB"
     length = int(response.getheader("Content-Length") or -1)
     if length > max_bytes:
-        raise Refused(too_large)
+        raise TooLarge(too_large)
     body = bytearray()
     while part := response.read1(65536):
         body += part
         if len(body) > max_bytes:
-            raise Refused(too_large)
+            raise TooLarge(too_large)
     if length > len(body):
         raise http.client.IncompleteRead(b"")
     return bytes(body)
