@@ -1,0 +1,2 @@
+# The defaults: a private network, one instance behind the endpoint, a notebook that stops by itself.
+environment = "dev"

@@ -1,0 +1,40 @@
+locals {
+  deployment = {
+    region              = var.region
+    prefix              = local.prefix
+    kms_key_arn         = module.storage.kms_key_arn
+    data_bucket         = module.storage.data_bucket.name
+    artifacts_bucket    = module.storage.artifacts_bucket.name
+    network             = local.network
+    execution_role_arn  = module.training.role_arn
+    bundle              = module.training.bundle
+    image_uri           = module.training.image_uri
+    image_build_project = module.training.image_build_project_name
+    model_package_group = module.training.model_package_group_name
+    feature_group       = module.training.feature_group_name
+    endpoint = {
+      name          = module.endpoint.name
+      variant       = module.endpoint.variant_name
+      configuration = module.endpoint.configuration_name
+    }
+    function = one([for function in module.classify_function : {
+      name      = function.name
+      alias_arn = function.alias_arn
+      url       = function.url
+    }])
+    ec2_trainer = {
+      launch_template_id = module.ec2_trainer.launch_template_id
+      instance_id        = module.ec2_trainer.instance_id
+      log_group          = module.ec2_trainer.log_group_name
+      output_url         = module.ec2_trainer.output_url
+    }
+    notebook_url = one(module.notebook[*].url)
+    dashboard    = module.observability.dashboard_name
+    alarm_topic  = module.observability.topic_arn
+  }
+}
+
+output "deployment" {
+  description = "Names and addresses of what was made; the `dogbreed` commands read them. endpoint.configuration is null while no model is live."
+  value       = local.deployment
+}
