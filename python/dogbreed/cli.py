@@ -27,10 +27,16 @@ _SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "hel
 app = typer.Typer(
     context_settings=_SETTINGS, no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Train, tune and use a classifier of dog breeds. [dim]All of it runs on this machine.[/dim]",
+    help="Train, tune and use a classifier of dog breeds, on this machine or on AWS.",
 )  # fmt: skip
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, split, list or draw data sets.")
+infra_app = typer.Typer(no_args_is_help=True, help="Make, change and remove what runs on AWS, with Terraform.")
+local_app = typer.Typer(
+    no_args_is_help=True, help="A local AWS: the account of the environment [bold]local[/bold], in memory."
+)
 app.add_typer(data_app, name="data")
+app.add_typer(infra_app, name="infra")
+app.add_typer(local_app, name="local")
 
 T = TypeVar("T", bound=_Config)
 C = TypeVar("C", bound=Callable[..., Any])
@@ -380,6 +386,164 @@ def manifest(
         typer.echo(out / f"{name}.manifest")
 
 
+# ------------------------------------------------------------------------------------------------ infrastructure
+
+Env = Annotated[str, typer.Option("--env", "-e", help="local, dev, prod, or another file in terraform/environments/.")]
+Root = Annotated[Path | None, typer.Option(help="The repository. [dim]Default: the one around this folder.[/dim]")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+
+@infra_app.command("package")
+def infra_package(root: Root = None) -> None:
+    """Build what Terraform uploads into build/; unchanged sources leave it untouched."""
+    from dogbreed.aws.package import package
+    from dogbreed.aws.repository import Repository
+
+    for path in package(Repository.find(root)):
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@infra_app.command()
+def lock(root: Root = None) -> None:
+    """Resolve the wheels that the bundles carry, and write python/locks/."""
+    from dogbreed.aws.package import PLATFORMS
+    from dogbreed.aws.package import lock as run
+    from dogbreed.aws.repository import Repository
+
+    repository = Repository.find(root)
+    for platform in PLATFORMS:
+        wheels = run(repository, platform)
+        typer.echo(f"{platform.lock(repository)}: {len(wheels)} wheels for Python {platform.python}")
+
+
+@infra_app.command("mirror")
+def infra_mirror(root: Root = None) -> None:
+    """Write the configuration that says where Terraform takes its provider from."""
+    from dogbreed.aws.provider_mirror import cli_configuration
+    from dogbreed.aws.repository import Repository
+
+    typer.echo(cli_configuration(Repository.find(root)))
+
+
+@infra_app.command()
+def plan(
+    env: Env = "local",
+    out: Annotated[Path | None, typer.Option(help="Keep the plan in this file.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the plan as JSON.")] = None,
+    root: Root = None,
+) -> None:
+    """Show what `apply` would change; nothing is changed."""
+    from dogbreed.files import write_json
+
+    terraform = _terraform(env, root)
+    try:
+        terraform.plan(out=out)
+        if as_json:
+            write_json(as_json, terraform.plan_json(out))
+    finally:
+        terraform.forget_plan()
+
+
+@infra_app.command("apply")
+def infra_apply(env: Env = "local", yes: Yes = False, root: Root = None) -> None:
+    """Show what would change, ask, and change it."""
+    terraform = _terraform(env, root)
+    if terraform.plan():
+        _confirm(f"Apply this to {env}?", yes, terraform)
+        terraform.apply()
+
+
+@infra_app.command("destroy")
+def infra_destroy(env: Env = "local", yes: Yes = False, root: Root = None) -> None:
+    """Show what would be removed, ask, and remove it; data stays unless the environment says otherwise."""
+    terraform = _terraform(env, root)
+    if terraform.plan_destroy():
+        typer.echo(terraform.what_stays)
+        _confirm(f"Remove this from {env}?", yes, terraform)
+        terraform.apply()
+    else:
+        typer.echo("There is nothing to remove.")
+        if not terraform.deletes_data:
+            typer.echo(terraform.what_stays)
+
+
+@infra_app.command("output")
+def infra_output(env: Env = "local", root: Root = None) -> None:
+    """Print the outputs as JSON: names, addresses and roles of what was made."""
+    typer.echo(json.dumps(_terraform(env, root).output(), indent=2))
+
+
+@infra_app.command("scan")
+def infra_scan(
+    tools: Annotated[Path, typer.Option(help="The folder of the scanners' programs.")] = Path(".venv-scan/bin"),
+    root: Root = None,
+) -> None:
+    """Scan Terraform, its plan, the image and all IAM policies for security faults; exits with 1 if there are any."""
+    from dogbreed.aws.repository import Repository
+    from dogbreed.aws.scan import scan
+
+    report = scan(Repository.find(root), tools)
+    typer.echo(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _terraform(env: str, root: Path | None) -> Any:
+    from dogbreed.aws.repository import Repository
+    from dogbreed.aws.terraform import Terraform
+
+    return Terraform(env, Repository.find(root))
+
+
+def _confirm(question: str, yes: bool, terraform: Any) -> None:
+    """Ends the command, without a trace of the plan, unless the answer is yes."""
+    if yes or (sys.stdin.isatty() and typer.confirm(question)):
+        return
+    terraform.forget_plan()
+    if sys.stdin.isatty():
+        raise DogbreedError("Nothing was changed", "Run the same command again to do it.")
+    raise DogbreedError("Nobody can be asked here, so nothing was changed", "Add --yes (make: YES=1).")
+
+
+@local_app.command("up")
+def local_up(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [dim]Default: 5601.[/dim]")
+    ] = None,
+    root: Root = None,
+) -> None:
+    """Start the local AWS, if it does not run, and print what points AWS clients at it."""
+    from dogbreed.aws.repository import Repository
+    from dogbreed.aws.terraform import local_up as run
+
+    for name, value in run(Repository.find(root), port=port).environment.items():
+        typer.echo(f"export {name}={value}")
+
+
+@local_app.command("down")
+def local_down(root: Root = None) -> None:
+    """Stop the local AWS; its account, with all that was made in it, is gone."""
+    from dogbreed.aws.repository import Repository
+    from dogbreed.aws.terraform import local_server, local_state
+
+    with local_server() as server:
+        ended = server.down(local_state(Repository.find(root)))
+    typer.echo(f"Stopped {ended.url}." if ended else "It does not run.")
+
+
+@local_app.command("status")
+def local_status(root: Root = None) -> None:
+    """Say whether the local AWS runs, and where; exits with 1 if not."""
+    from dogbreed.aws.repository import Repository
+    from dogbreed.aws.terraform import local_server, local_state
+
+    with local_server() as server:
+        running = server.status(local_state(Repository.find(root)))
+    typer.echo(f"{running.url} (process {running.pid}, log {running.log})" if running else "It does not run.")
+    if not running:
+        raise typer.Exit(1)
+
+
 # ------------------------------------------------------------------------------------------------ running
 
 
@@ -435,13 +599,24 @@ def trial(
     trial_job(data=data, out=out, config=_only(TrainConfig, given), device=device)
 
 
+_LOCAL_COMPUTE = "Run this where PyTorch is: in a job, or after `pip install ./python` on a machine of your own."
+_OPTIONAL = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "openvino"), _LOCAL_COMPUTE),  # not on a SageMaker notebook
+    **dict.fromkeys(
+        ("boto3", "botocore", "python_terraform", "packaging", "tomli"), "Run `pip install './python[aws]'`."
+    ),
+    **dict.fromkeys(("localaws", "moto"), "Run `pip install './python[local]'`."),
+}
+
 # Of Typer's own copy of Click, or of Click itself: it depends on Typer's version.
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _run(program: str, arguments: list[str]) -> int:
     warnings.filterwarnings("ignore")  # of libraries, for their authors; ours are errors or printed
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+            signal.signal(number, signal.default_int_handler)
     try:
         command = typer.main.get_command(app)
         # Not by calling it: that would print Click's boxes, and swallow Ctrl-C.
@@ -457,6 +632,11 @@ def _run(program: str, arguments: list[str]) -> int:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return _fail("Stopped. What was done is kept: run the same command again to go on.", 130)
+    except ModuleNotFoundError as error:
+        if error.name not in _OPTIONAL:
+            _keep_failure(traceback.format_exc())
+            raise
+        return _fail(f"{error.name} is not installed here. {_OPTIONAL[error.name]}")
     except MemoryError:
         return _fail("There is not enough memory. Close other programs, or use a smaller backbone.")
     except OSError as error:

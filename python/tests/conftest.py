@@ -15,6 +15,15 @@ from PIL import Image
 from dogbreed.config import TrainConfig
 from dogbreed.train import Trained, train
 
+LONGEST = ("test_infrastructure.py", "test_terraform_modules.py", "test_ec2_train.py", "test_localaws_package.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one of them when the others have finished."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 CLASSES = ("001.Affenpinscher", "002.Afghan_hound", "003.Akita", "004.Basset_hound")
 BREEDS = ("Affenpinscher", "Afghan hound", "Akita", "Basset hound")
 PICTURES = {"train": 12, "valid": 4, "test": 4}  # of each class

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from synthetic import features  # noqa: F401  (one thread, as the processes)
 
 from dogbreed import cli
 from dogbreed.train import Trained
+
+ROOT = Path(__file__).parents[2]
 
 HEAVY = (
     "torch",
@@ -34,21 +37,27 @@ HEAVY = (
     "timm",
     "boto3",
     "jinja2",
+    "moto",
+    "localaws",
+    "python_terraform",
 )
 COMMANDS = [
     "embed", "tune", "train", "evaluate", "predict", "pack", "demo", "backbones",
     "data fetch", "data check", "data split", "data manifest", "data sample",
+    "infra package", "infra lock", "infra mirror", "infra plan", "infra apply", "infra destroy", "infra output",
+    "infra scan", "local up", "local down", "local status",
 ]  # fmt: skip
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
     """Runs the command line in this process: as the real one, without its two seconds of imports."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with pytest.raises(SystemExit) as end:
             cli.main([str(a) for a in arguments])
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
 
@@ -61,7 +70,9 @@ def copy(photos: Path, tmp_path: Path) -> Path:
 # ---------------------------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["data", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["data", "--help"], ["infra", "--help"], ["--version"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from dogbreed.cli import main\n"
@@ -173,6 +184,8 @@ def test_data_that_cannot_be_learnt_from(
         (["train", "--epochs"], 2, "Option '--epochs' requires an argument. See: dogbreed"),
         (["tune"], 2, "Missing argument 'data'. See: dogbreed tune --help"),
         (["predict", "nowhere.jpg"], 1, "There is no file nowhere.jpg. Give a picture"),
+        (["local", "up", "--port", "99999"], 2, "Invalid value for '--port': "),
+        (["local", "up", "--port", "-1"], 2, "Invalid value for '--port': "),
         (["pack", "nowhere"], 1, "There is no model at nowhere/config.json. Give a folder that"),
     ],
 )  # fmt: skip
@@ -385,3 +398,65 @@ def test_training_like_a_model_says_when_the_pictures_are_others(
     next((copy / "train").rglob("*.jpg")).unlink()
     status, _, err = call(capsys, *command, copy)
     assert status == 0 and err.startswith(f"Not the model of {trained.folder}")
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_a_local_aws_that_cannot_be_used_is_one_clear_line(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "localaws", ModuleType("localaws"))  # as with another moto: it has no server
+    monkeypatch.delitem(sys.modules, "localaws.server", raising=False)
+    status, _, err = call(capsys, "local", command, "--root", ROOT)
+    assert status == 1 and one_line(err).startswith("The local AWS cannot be used (")
+    assert one_line(err).endswith("Run `pip install './python[local]'`.")
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_what_the_local_aws_cannot_do_is_one_clear_line(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from localaws import server
+
+    def refuse(*_: object) -> None:
+        raise server.LocalAwsError("it is still\nstarting", "Try again.")
+
+    for name in ("up", "down", "status"):
+        monkeypatch.setattr(server, name, refuse)
+    status, _, err = call(capsys, "local", command, "--root", ROOT)
+    assert (status, one_line(err)) == (1, "The local AWS cannot be used (it is still starting). Try again.")
+
+
+@pytest.mark.parametrize("name", ["boto3", "botocore", "tomli", "packaging", "python_terraform"])
+def test_a_missing_extra_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find(root: Path | None) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("dogbreed.aws.repository.Repository.find", find)
+    status, _, err = call(capsys, "infra", "mirror")
+    assert (status, one_line(err)) == (1, f"{name} is not installed here. Run `pip install './python[aws]'`.")
+
+
+def test_make_works_in_a_folder_whose_name_holds_a_space(tmp_path: Path) -> None:
+    """With stand-ins for the programs of the environment, which write down how they were called."""
+    checkout = tmp_path / "my dogs"
+    (checkout / "python").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", checkout)
+    sources = ["python/pyproject.toml", "python/locks/scan.txt", "python/dogbreed/aws/provider_mirror.py"]
+    for name in [*sources, ".venv/installed", "build/terraform.rc", ".venv-scan/installed"]:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    (checkout / ".venv" / "bin").mkdir()
+    for name in ("python", "dogbreed"):
+        program = checkout / ".venv" / "bin" / name
+        program.write_text(f"#!/bin/sh\necho '{name}' \"$@, $SCAN_TOOLS\" >> '{tmp_path}/calls'\n")
+        program.chmod(0o755)
+    for arguments in (["test"], ["demo", "DEMO_DIR=my demo"], ["clean"]):
+        done = subprocess.run(["make", *arguments], cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        f"python -m pytest, {checkout}/.venv-scan/bin", "dogbreed demo --folder my demo, ", "dogbreed local down, ",
+    ]  # fmt: skip
+    assert sorted(path.name for path in checkout.iterdir()) == ["Makefile", "python"]
+    assert subprocess.run(["make", "clean"], cwd=checkout).returncode == 0, "there is no local AWS to stop"

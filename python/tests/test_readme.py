@@ -12,12 +12,15 @@ from dogbreed.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "python" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / folder / "README.md" for folder in (".", "python", "terraform/bootstrap", "ec2")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def test_every_command_exists() -> None:
     root = typer.main.get_command(app)
-    shown = re.findall(r"^ {4}dogbreed ((?:data )?[a-z]+)", README, re.M)
+    shown = re.findall(r"^ {4}dogbreed ((?:(?:data|infra|local) )?[a-z]+)", README, re.M)
     assert len(shown) >= 6
     for words in shown:
         command = root
@@ -30,7 +33,7 @@ def test_every_make_target_exists() -> None:
     assert set(re.findall(r"\bmake ([a-z-]+)\b", README)) <= targets
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
