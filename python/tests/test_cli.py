@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import encode
+from photographs import encode
 from PIL import Image
 from runs import dogbreed, one_line, run, start
 from synthetic import features  # noqa: F401  (one thread, as the processes)

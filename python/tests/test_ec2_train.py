@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_photos
+from photographs import write_photos
 from synthetic import features  # noqa: F401  (one thread, as the processes below)
 
 from dogbreed import ec2_train

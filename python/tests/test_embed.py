@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw, encode
+from photographs import draw, encode
 from PIL import Image
 from runs import start
 

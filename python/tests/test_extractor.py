@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import draw
+from photographs import draw
 from runs import run
 
 from dogbreed import extractor as extractor_module

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BREEDS, CLASSES
+from photographs import BREEDS, CLASSES
 
 import dogbreed
 from dogbreed import inference, webfetch

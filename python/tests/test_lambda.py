@@ -23,9 +23,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import draw, encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from photographs import draw, encode
 
 ROOT = Path(__file__).parents[2]
 JPEG, PNG, WEBP = (encode(draw(0, 1), kind) for kind in ("JPEG", "PNG", "WEBP"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import BREEDS, draw, encode
+from photographs import BREEDS, draw, encode
 from PIL import Image
 from synthetic import problem
 

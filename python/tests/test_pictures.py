@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photographs import draw, encode
 from PIL import Image, ImageFile, ImageFilter
 
 from dogbreed.backbones import preprocessing_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BREEDS, CLASSES, draw, encode
+from photographs import BREEDS, CLASSES, draw, encode
 from PIL import Image
 
 from dogbreed.cli import main

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import BREEDS, PICTURES
+from photographs import BREEDS, PICTURES
 from runs import PACKAGE, one_line, run, start
 from synthetic import features  # noqa: F401  (one thread, as the processes below)
 
