@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,12 +29,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, _session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, _session_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A cache of the test's own, empty but for converted networks: they take seconds and are found by their content."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "networks").symlink_to(_session_cache / "networks")
     monkeypatch.setenv("DOGBREED_CACHE", str(folder))
-    return folder
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
