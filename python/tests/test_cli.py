@@ -455,8 +455,8 @@ def test_make_works_in_a_folder_whose_name_holds_a_space(tmp_path: Path) -> None
     for arguments in (["test"], ["demo", "DEMO_DIR=my demo"], ["clean"]):
         done = subprocess.run(["make", *arguments], cwd=checkout, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "calls").read_text().splitlines() == [
-        f"python -m pytest, {checkout}/.venv-scan/bin", "dogbreed demo --folder my demo, ", "dogbreed local down, ",
-    ]  # fmt: skip
+    test, *others = (tmp_path / "calls").read_text().splitlines()
+    assert test.startswith("python -m pytest ") and test.endswith(f", {checkout}/.venv-scan/bin")
+    assert others == ["dogbreed demo --folder my demo, ", "dogbreed local down, "]
     assert sorted(path.name for path in checkout.iterdir()) == ["Makefile", "python"]
     assert subprocess.run(["make", "clean"], cwd=checkout).returncode == 0, "there is no local AWS to stop"

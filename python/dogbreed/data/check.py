@@ -436,7 +436,8 @@ def print_report(report: Report) -> None:
     """Prints the counts and one row per kind of problem, with an example of each."""
     splits = ", ".join(f"{sum(by_class.values()):,} {split}" for split, by_class in report.counts.items())
     out.print(
-        f"[bold]{escape(str(report.root))}[/]: {report.pictures:,} pictures ({splits}), {len(report.classes)} classes"
+        f"[bold]{escape(str(report.root))}[/]: {report.pictures:,} pictures ({splits}), {len(report.classes)} classes",
+        soft_wrap=True,
     )
     if not report.problems:
         out.print("[green]No problems found.[/]")
