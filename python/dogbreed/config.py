@@ -90,6 +90,11 @@ class _Config:
         return tuple(f.name for f in dataclasses.fields(cls))
 
     @classmethod
+    def environment(cls, name: str) -> list[str]:
+        """The variables that give a setting in a container."""
+        return SageMaker.hyperparameter(name)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Builds the config from named values, `-` and `_` alike.
 
@@ -191,6 +196,13 @@ class TrainConfig(HeadConfig, EmbedConfig):
         choices=("plain", "flip", "crops"),
     )
 
+    gallery: int = setting(
+        3,
+        "Training pictures of each class kept inside the model, small, to show a similar one.",
+        low=0,
+        high=50,
+    )
+
     @property
     def view_names(self) -> tuple[str, ...]:
         """The views of each training picture, as `pictures.decode` names them."""
@@ -242,3 +254,18 @@ class SearchSpace(_Config):
             raise DogbreedError(
                 f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give whole numbers with commas."
             ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(_Config):
+    """How the server runs."""
+
+    workers: int = setting(1, "Processes, each with the model in its memory.", low=1, high=64)
+    threads: int = setting(0, "Threads of a worker that decode and run the network; 0: one per core.", low=0, high=256)
+    max_batch: int = setting(8, "Pictures in one run of the network, at most.", low=1, high=256)
+    queue: int = setting(64, "Requests that a worker has in hand, at most; more are answered 429.", low=1, high=10_000)
+    body_mib: int = setting(64, "Memory for their bodies in MiB, at most; more are answered 429.", low=8, high=65536)
+
+    @classmethod
+    def environment(cls, name: str) -> list[str]:
+        return [f"DOGBREED_SERVE_{name.upper()}"]

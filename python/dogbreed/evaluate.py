@@ -16,7 +16,7 @@ from dogbreed.errors import DogbreedError
 from dogbreed.files import read_json
 from dogbreed.metrics import Metric, measure
 from dogbreed.model import Model
-from dogbreed.rejection import RECALL, rejection_scores
+from dogbreed.rejection import RECALL
 from dogbreed.report import ReportInputs, write_report
 
 
@@ -62,8 +62,8 @@ class Evaluation:
 
 def evaluate_features(model: Model, features: Features, split: str) -> Evaluation:
     """Measures a model on features of its own extractor."""
-    probabilities = model.classify(features.matrix)
-    scores = rejection_scores(features.matrix, model.means)
+    probabilities = model.classifier.probabilities(features.matrix)
+    scores = model.classifier.rejection_scores(features.matrix)
     return Evaluation(
         split=split,
         paths=features.paths,
@@ -109,7 +109,7 @@ def _with_negatives(model: Model, rejection: Rejection, folder: Path) -> Rejecti
             f"There are no pictures in {folder}", "Give --negatives a folder of pictures of other things."
         )
     others = embed([Sample(p, 0) for p in pictures], model.extractor, title="Embedding negatives")
-    let_through = rejection_scores(others.matrix, model.means) <= model.threshold
+    let_through = model.classifier.rejection_scores(others.matrix) <= model.threshold
     return replace(rejection, false_positive_rate=float(let_through.mean()), negatives=len(others))
 
 

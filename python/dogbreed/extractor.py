@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Extractor:
     device: str = "auto"
     calibration: Calibration | None = None  # for int8
     network: Path | None = None  # a converted network to use instead of converting one
+    streams: int = 1  # threads that may run it at the same time on a CPU, each on its share of the cores
 
     @classmethod
     def create(cls, config: EmbedConfig, *, device: str = "auto", samples: Sequence[Sample] = ()) -> Extractor:
@@ -94,7 +96,7 @@ class Extractor:
         device = "cpu" if precision == "int8" else choose_device(self.device)
         if device != "cpu":
             return torch_runtime(self.build(), device, precision)
-        return openvino_runtime(self.converted(), "f32" if precision == "int8" else precision)
+        return openvino_runtime(self.converted(), "f32" if precision == "int8" else precision, self.streams)
 
     def converted(self) -> Path:
         """The network as a file of OpenVINO's (`.xml`, with a `.bin` beside it).
@@ -115,19 +117,9 @@ class Extractor:
         return folder / "network.xml"
 
     def _convert_into(self, folder: Path) -> None:
-        openvino = _import_openvino()
-
         with atomic_dir(folder) as partial:
             model = convert(self.build(), self.preprocessing.crop_px)
-            if self.calibration:
-                model = quantise(model, self.calibration)
-            try:
-                openvino.save_model(model, partial / "network.xml", compress_to_fp16=False)
-            except RuntimeError:  # all that it says of a full disk is "iostream error"
-                raise DogbreedError(
-                    f"The network could not be written to the disk of {folder.parent}",
-                    "Free some space, or set DOGBREED_CACHE to a folder on a larger disk.",
-                ) from None
+            save_network(quantise(model, self.calibration) if self.calibration else model, partial / "network.xml")
 
     def __call__(self, pixels: Pixels) -> FloatArray:
         """(B, crop_px, crop_px, 3) uint8 → (B, D) float32."""
@@ -179,6 +171,27 @@ def convert(network: nn.Module, size_px: int) -> Any:
     with warnings.catch_warnings(), _no_telemetry():
         warnings.simplefilter("ignore")  # tracing is what the converter does, and what PyTorch warns of
         return openvino.convert_model(network, example_input=example, input=[shape])
+
+
+def save_network(model: Any, path: Path) -> None:
+    """Writes a converted network to `path` (`.xml`) and the `.bin` beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _import_openvino().save_model(model, path, compress_to_fp16=False)
+    except RuntimeError:  # all that it says of a full disk is "iostream error"
+        raise DogbreedError(
+            f"The network could not be written to the disk of {path.parent.parent}",
+            "Free some space, or set DOGBREED_CACHE to a folder on a larger disk.",
+        ) from None
+
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16; others would only imitate it."""
+    return "BF16" in _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def cpu_name() -> str:
+    return str(_import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
 @dataclass(frozen=True)
@@ -237,15 +250,20 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def openvino_runtime(model: Any, precision: str) -> Runtime:
-    """Runs a converted network, or a file of one, on the CPU."""
+def openvino_runtime(model: Any, precision: str, streams: int = 1) -> Runtime:
+    """Runs a converted network, or a file of one, on the CPU.
+
+    Args:
+        streams: batches that may run at the same time, each from a thread of its own. With one, a batch takes all
+            cores: as fast for large batches, with one set of activations in memory.
+    """
     openvino = _import_openvino()
 
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
-        # One batch at a time over all cores: as fast as several streams, with one set of activations in memory.
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": cpu_count(),
+        "NUM_STREAMS": streams,
     }
     try:
         compiled = openvino.Core().compile_model(model, "CPU", settings)
@@ -253,10 +271,14 @@ def openvino_runtime(model: Any, precision: str) -> Runtime:
         if not isinstance(model, Path):
             raise
         raise DogbreedError(f"The network {model} is damaged", f"Remove its folder: rm -r '{model.parent}'") from None
-    request = compiled.create_infer_request()
+    # OpenVINO makes its link to NumPy on first use, and two threads that both come first wait for each other for ever.
+    _ = openvino.Tensor(np.zeros(1, np.uint8)).data
+    local = threading.local()
 
     def run(pixels: Pixels) -> FloatArray:
-        return np.array(request.infer([pixels])[0], dtype=np.float32)
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        return np.array(local.request.infer([pixels])[0], dtype=np.float32)
 
     return run
 

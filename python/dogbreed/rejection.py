@@ -8,10 +8,13 @@ a chair as on a dog, and as well as Mahalanobis or nearest-neighbour distances t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from dogbreed.embed import Features
+if TYPE_CHECKING:
+    from dogbreed.embed import Features
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,13 +26,13 @@ def class_means(train: Features, classes: int) -> FloatArray:
     sums = np.zeros((classes, train.matrix.shape[1]), dtype=np.float64)
     for start in range(0, len(train), 4096):
         rows = slice(start, start + 4096)
-        np.add.at(sums, train.labels[rows], _unit(train.matrix[rows]))
-    return _unit(sums).astype(np.float32)
+        np.add.at(sums, train.labels[rows], unit(train.matrix[rows]))
+    return unit(sums).astype(np.float32)
 
 
 def rejection_scores(features: FloatArray, means: FloatArray) -> FloatArray:
     """(N, D) features → (N,) scores from 0 (like a class) to 2."""
-    scores: FloatArray = 1 - (_unit(features) @ means.T).max(axis=1)
+    scores: FloatArray = 1 - (unit(features) @ means.T).max(axis=1)
     return scores
 
 
@@ -38,7 +41,8 @@ def threshold_at_recall(scores: FloatArray, recall: float = RECALL) -> float:
     return float(np.quantile(scores, recall))
 
 
-def _unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """(N, D) vectors scaled to length one; zeros stay zeros."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: npt.NDArray[np.floating] = vectors / np.maximum(length, 1e-12)
-    return unit
+    scaled: npt.NDArray[np.floating] = vectors / np.maximum(length, 1e-12)
+    return scaled

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dogbreed.hpo import Study
     from dogbreed.metrics import Metric
     from dogbreed.model import Model
+    from dogbreed.optimise import Choice
     from dogbreed.predict import Prediction
     from dogbreed.train import Trained
 
@@ -135,4 +136,17 @@ def print_predictions(predictions: Sequence[Prediction], breeds: tuple[str, ...]
             doubt = " [yellow](probably none of the known breeds)[/yellow]" if p.answer.rejected and i == 0 else ""
             table.add_row(name if i == 0 else "", escape(guess["breed"]) + doubt, f"{guess['probability']:.1%}")
         table.add_section()
+    out.print(table)
+
+
+def print_choice(choice: Choice) -> None:
+    """The arithmetics that were measured, with a mark at the one that was chosen."""
+    from rich.table import Table
+
+    from dogbreed.console import out
+
+    table = Table("", "arithmetic", "pictures/s, all cores", "one picture, one core", "valid accuracy")
+    for c in choice.candidates:
+        mark = "chosen" if c is choice.chosen else ""
+        table.add_row(mark, c.precision, f"{c.pictures_per_s:.0f}", f"{c.latency_ms:.1f} ms", f"{c.accuracy:.1%}")
     out.print(table)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dogbreed import __version__
+from dogbreed.classifier import Classifier
 from dogbreed.config import EmbedConfig, HeadConfig, SageMaker, TrainConfig
 from dogbreed.console import progress
 from dogbreed.data.dataset import Dataset, open_dataset
@@ -20,6 +21,7 @@ from dogbreed.embed import embed, embed_views
 from dogbreed.errors import DogbreedError
 from dogbreed.evaluate import Evaluation, evaluate_features
 from dogbreed.extractor import Extractor, choose_device
+from dogbreed.gallery import Gallery
 from dogbreed.metrics import emit
 from dogbreed.model import Model
 from dogbreed.rejection import class_means, rejection_scores, threshold_at_recall
@@ -107,7 +109,15 @@ def train(
             **{name: version(name) for name in ("torch", "torchvision", "timm", "openvino", "numpy", "pillow")},
         },
     }
-    model = Model(config, dataset.breeds, extractor, head, means, threshold, facts)
+    plain = len(train_features) // len(config.view_names)  # the rows of the pictures as they are come first
+    gallery = Gallery.choose(
+        train_features.matrix[:plain],
+        train_features.labels[:plain],
+        train_features.paths[:plain],
+        extractor.preprocessing,
+        per_class=config.gallery,
+    )
+    model = Model(config, dataset.breeds, extractor, Classifier.of(head, means), threshold, gallery, facts)
     evaluations = {"valid": evaluate_features(model, valid_features, "valid")}
     if test and "test" in dataset.splits:
         test_features = embed(dataset.split("test"), extractor, title="Embedding test")
@@ -122,7 +132,7 @@ def train(
         "valid_loss": fitted.best.valid_loss,
         "history": list(history),
     }
-    model.save(out, metrics=metrics, card=model_card(model, evaluations))
+    model.save(out, head=head, metrics=metrics, card=model_card(model, evaluations))
     checkpoint.unlink(missing_ok=True)
     return Trained(out, model, evaluations, history, len(skipped))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import functools
+import io
 import json
 import os
 import pickle
@@ -15,14 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from photographs import BREEDS, CLASSES
+from PIL import Image
 
 import dogbreed
-from dogbreed import inference, webfetch
 from dogbreed.errors import DogbreedError
-from dogbreed.inference import BadRequest, input_fn, model_fn, output_fn, predict_fn
+from dogbreed.inference import BadRequest, fetch, input_fn, model_fn, output_fn, parse, predict_fn
 from dogbreed.model import Model
 from dogbreed.train import Trained
 
@@ -61,21 +62,42 @@ def test_a_picture_is_answered_with_breeds_best_first(trained: Trained, shared_c
     assert (best["breed"], best["class_index"]) == (BREEDS[1], 1)
     probabilities = [p["probability"] for p in answer["predictions"]]
     assert probabilities == sorted(probabilities)[::-1] and sum(probabilities) == pytest.approx(1, abs=1e-5)
-    assert answer["rejected"] is False and answer["model"] == "efficientnet_lite0"
+    assert answer["rejected"] is False and re.fullmatch(r"efficientnet_lite0@[0-9a-f]{12}", answer["model"])
+    assert "details" not in answer
 
 
 def test_every_way_of_sending_a_picture_gives_the_same_answer(
-    model: Model, jpeg: bytes, serve_bytes: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+    model: Model, jpeg: bytes, serve_bytes: Callable[[bytes], str]
 ) -> None:
     host = serve_bytes(jpeg)
-    monkeypatch.setattr(inference, "fetch_url", functools.partial(webfetch.fetch_url, allowed=[host]))
     image = base64.b64encode(jpeg).decode()
     wanted = ask(model, jpeg, "image/jpeg")
     assert ask(model, bytearray(jpeg), "IMAGE/JPEG; charset=binary") == wanted  # type: ignore[arg-type]
     assert ask(model, jpeg, "image/png") == wanted  # the content counts
     assert ask(model, {"image": image}) == wanted
     assert ask(model, json.dumps({"image": image}).encode(), "application/json; charset=utf-8") == wanted
-    assert ask(model, {"url": f"http://{host}/dog.jpg"}) == wanted
+    linked = parse(json.dumps({"url": f"http://{host}/dog.jpg"}).encode(), "application/json")
+    assert predict_fn(fetch(linked, frozenset([host])), model) == wanted
+
+
+def test_details_show_what_was_seen_and_what_it_is_like(model: Model, jpeg: bytes) -> None:
+    details = ask(model, {"image": base64.b64encode(jpeg).decode(), "details": True})["details"]
+    seen, similar = details["picture"], details["similar"]
+    for uri, side in ((seen, 224), (similar["picture"], 160)):
+        head, _, data = uri.partition(",")
+        assert head == "data:image/jpeg;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (side, side)
+    assert (similar["breed"], similar["class_index"]) == (BREEDS[1], 1) and 0.5 < similar["similarity"] <= 1
+    assert set(details["ms"]) == {"decode", "network"} and all(value > 0 for value in details["ms"].values())
+
+
+def test_a_training_picture_in_the_gallery_is_most_similar_to_itself(trained: Trained, shared_cache: Path) -> None:
+    model = Model.load(trained.folder, device="cpu")
+    assert len(model.gallery.jpegs) == 3 * len(CLASSES)
+    assert np.bincount(model.gallery.labels).tolist() == [3] * len(CLASSES)
+    for place, direction in enumerate(model.gallery.directions):
+        found = model.gallery.most_similar(direction * 7)
+        assert found is not None and found[0] == place and found[1] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (3, 3), (99, 4), ("all", 4)])
@@ -106,6 +128,7 @@ IMAGE = base64.b64encode(b"not a picture").decode()
         ({"image": IMAGE, "top_k": 2.5}, "application/json", 400, "top_k"),
         ({"image": IMAGE, "top_k": True}, "application/json", 400, "top_k"),
         ({"image": IMAGE, "top_k": "many"}, "application/json", 400, "top_k"),
+        ({"image": IMAGE, "details": "yes"}, "application/json", 400, "details"),
         ({"image": IMAGE}, "application/json", 422, "not a picture in a known format"),
         ({"image": ""}, "application/json", 422, "the file is empty"),
         (b"", "image/jpeg", 422, "the file is empty"),
@@ -161,7 +184,7 @@ def test_a_model_of_another_version_says_so(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "format": 99}))
     message = refusal(folder)
-    assert "has format 99, this version reads 1" in message and "Train it again" in message
+    assert "has format 99, this version reads 2" in message and "Train it again" in message
 
 
 @pytest.mark.parametrize(
@@ -170,7 +193,11 @@ def test_a_model_of_another_version_says_so(folder: Path) -> None:
         ("config.json", None),
         ("config.json", b"{"),
         ("config.json", b"[]"),
-        ("config.json", b'{"format": 1}'),
+        ("config.json", b'{"format": 2}'),
+        ("classifier.npz", None),
+        ("classifier.npz", b"PK half an archive"),
+        ("gallery.npz", b""),
+        ("network.bin", b"other weights"),
         ("classes.json", None),
         ("classes.json", b'{"0": "Akita"}'),
         ("classes.json", b"[]"),
@@ -205,7 +232,7 @@ import json, sys
 code, source, model, picture = sys.argv[1:]
 sys.path = [code, *(p for p in sys.path if p and p != source)]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-for unneeded in ("boto3", "imagehash", "jinja2", "matplotlib", "optuna", "sklearn", "typer"):
+for unneeded in ("boto3", "imagehash", "jinja2", "matplotlib", "optuna", "scipy", "sklearn", "timm", "torch", "typer"):
     sys.modules[unneeded] = None
 import inference
 with open(picture, "rb") as file:

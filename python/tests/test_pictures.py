@@ -215,6 +215,26 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(
     assert np.abs(small.astype(int) - full).mean() < 1.5
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_a_large_picture_of_another_format_is_reduced_and_looks_the_same(kind: str, mode: str) -> None:
+    """Turned by its EXIF and with a transparent corner, since these are what a reduction could lose."""
+    picture = draw(3, 2, size=(400, 300)).resize((1600, 1200), Image.Resampling.BICUBIC).convert(mode)
+    if mode == "RGBA":
+        picture.paste((0, 0, 0, 0), (500, 200, 800, 600))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    preprocessing = preprocessing_of("resnet50")
+    reduced = decode(encode(picture, kind, exif=exif, lossless=True), preprocessing)
+    upright = picture.convert("RGBA").transpose(Image.Transpose.ROTATE_270)
+    flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    size = preprocessing.crop_px
+    left, top = (1200 - 1200 * 224 / 256) / 2, (1600 - 1200 * 224 / 256) / 2
+    box = (left, top, 1200 - left, 1600 - top)
+    full = np.asarray(flat.resize((size, size), Image.Resampling.BILINEAR, box=box)).astype(int)
+    assert np.abs(reduced - full).mean() < 2
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (31, 33)])
 def test_tiny_and_narrow_pictures_fill_the_crop(size: tuple[int, int]) -> None:
     for view in VIEWS:

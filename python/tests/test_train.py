@@ -63,8 +63,8 @@ def metrics_in(log: str) -> dict[str, list[float]]:
 
 def test_the_model_directory_holds_what_the_contract_says(trained: Trained) -> None:
     assert {p.name for p in trained.folder.iterdir()} == {
-        "model.pt", "network.xml", "network.bin", "classes.json", "config.json", "metrics.json",
-        "model_card.md", "code",
+        "model.pt", "network.xml", "network.bin", "classifier.npz", "gallery.npz", "classes.json", "config.json",
+        "metrics.json", "model_card.md", "code",
     }  # fmt: skip
     assert {p.name for p in (trained.folder / "code").iterdir()} == {"inference.py", "requirements.txt", "dogbreed"}
     assert [p.name for p in trained.folder.parent.iterdir()] == ["model"], "nothing is left beside it"
