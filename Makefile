@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 SCAN_BIN := $(VENV)-scan/bin
 DEMO_DIR ?= .
 ENV ?= local
+IMAGE ?= serving
 # A file of tests stays in one process, because what it sets up is set up once; ARGS=-n0 runs all in one.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast check lint types fmt bench package plan apply destroy output scan local-up local-down lock clean
+.PHONY: help setup demo test test-fast check lint types fmt bench package plan image apply destroy output scan local-up local-down lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +30,11 @@ build/terraform.rc: $(VENV)/installed python/dogbreed/aws/provider_mirror.py
 	@$(BIN)/dogbreed infra mirror > /dev/null
 	@mkdir -p $(@D) && touch $@
 
+# A Chromium for the tests of the page: the machine's own, or the one that Selenium or apt-get brings.
+build/browser: $(VENV)/installed python/tests/browser.py
+	@$(BIN)/python python/tests/browser.py
+	@mkdir -p $(@D) && touch $@
+
 # The scanners pin old releases of boto3, packaging and networkx, so they live apart.
 $(VENV)-scan/installed: python/locks/scan.txt $(VENV)/installed
 	@echo "Creating $(VENV)-scan for the security scanners (half a minute)."
@@ -39,10 +45,10 @@ $(VENV)-scan/installed: python/locks/scan.txt $(VENV)/installed
 demo: setup ## pictures → tuning → training → predictions and a report; DATA=folder|zip|url chooses the pictures
 	@$(BIN)/dogbreed demo --folder '$(DEMO_DIR)' $(if $(DATA),--data '$(DATA)')
 
-test: setup $(VENV)-scan/installed ## all tests, with the infrastructure's and the security scans
+test: setup build/browser $(VENV)-scan/installed ## all tests, with the infrastructure's and the security scans
 	cd python && SCAN_TOOLS="$(abspath $(SCAN_BIN))" ../$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-fast: setup ## the tests that take no more than some seconds each
+test-fast: setup build/browser ## the tests that take no more than some seconds each
 	cd python && ../$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(ARGS)
 
 check: lint types test ## what CI runs
@@ -50,6 +56,7 @@ check: lint types test ## what CI runs
 lint: setup ## style and common mistakes
 	$(BIN)/ruff check --config python/pyproject.toml python lambda docker terraform benchmarks
 	$(BIN)/ruff format --check --config python/pyproject.toml python lambda docker terraform benchmarks
+	$(BIN)/hadolint docker/*/Dockerfile
 	terraform fmt -check -recursive terraform
 
 types: setup ## static types
@@ -65,6 +72,9 @@ package: setup ## build what Terraform uploads, into build/ (the same sources gi
 
 plan: setup ## show what `apply` would change; ENV=local (an AWS on this machine, the default), dev or prod
 	@$(BIN)/dogbreed infra plan --env $(ENV)
+
+image: setup ## build the server's container image on AWS, unless it is there; ENV=dev or prod, IMAGE=training for jobs
+	@$(BIN)/dogbreed infra image $(IMAGE) --env $(ENV)
 
 apply: setup ## show what would change, ask, and change it; YES=1 does not ask
 	@$(BIN)/dogbreed infra apply --env $(ENV) $(if $(YES),--yes)

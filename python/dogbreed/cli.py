@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from dogbreed import __version__, show
-from dogbreed.config import SEARCHED, EmbedConfig, SageMaker, SearchSpace, TrainConfig, _Config
+from dogbreed.config import SEARCHED, EmbedConfig, SageMaker, SearchSpace, ServeConfig, TrainConfig, _Config
 from dogbreed.errors import DogbreedError
 
 # `--learning_rate` means `--learning-rate`: SageMaker passes hyperparameters in either spelling.
@@ -66,11 +66,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=_d
 def settings(*config_classes: type[_Config], without: Collection[str] = ()) -> Callable[[C], C]:
     """Gives a command one option per field of the config classes; they arrive as `given`, without those left alone.
 
-    In a SageMaker job the options' defaults come from its environment.
+    In a container the options' defaults come from its environment.
     """
 
     def decorate(function: C) -> C:
         own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "given"]
+        environment = {name: cls.environment(name) for cls in config_classes for name in cls.names()}
         fields = {
             f.name: (f, get_type_hints(cls)[f.name])
             for cls in config_classes
@@ -92,7 +93,7 @@ def settings(*config_classes: type[_Config], without: Collection[str] = ()) -> C
                     typer.Option(
                         f"--{name.replace('_', '-')}",
                         help=_help(f),
-                        envvar=SageMaker.hyperparameter(name),
+                        envvar=environment[name],
                         show_envvar=False,
                         show_default=False,
                         rich_help_panel="Settings",
@@ -286,6 +287,33 @@ def pack(
 
 
 @app.command()
+def optimise(
+    model: Annotated[Path, typer.Argument(help="A model directory.")],
+    data: Annotated[Path, typer.Argument(help="The data set that it was trained on.")],
+    max_drop: Annotated[float, typer.Option(min=0, max=100, help="Points of validation accuracy that speed may cost.")] = 0.5,
+) -> None:  # fmt: skip
+    """Choose by measurement how the model computes on CPUs like this one, and keep the choice in its folder."""
+    from dogbreed.optimise import optimise as run
+
+    show.print_choice(run(model, data, max_drop=max_drop / 100))
+
+
+@app.command()
+@settings(ServeConfig)
+def serve(
+    model: Annotated[Path, typer.Argument(help="A model directory.")] = Path("runs/model"),
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8080,
+    allow: Annotated[list[str] | None, typer.Option(metavar="HOST:PORT", help="A host that may be fetched from though it is not public.")] = None,
+    given: Any = None,
+) -> None:  # fmt: skip
+    """Answer over HTTP: POST /invocations as a SageMaker endpoint does, and a page for people at /."""
+    from dogbreed.serve import serve as run
+
+    run(model, host=host, port=port, config=_only(ServeConfig, given), allowed=allow or ())
+
+
+@app.command()
 def demo(
     data: Annotated[str | None, typer.Option(help="A folder, archive or URL. [dim]Default: the original pictures, or drawn ones.[/dim]")] = None,
     folder: Annotated[Path, typer.Option(help="Where pictures, model and report go.")] = Path(),
@@ -473,6 +501,26 @@ def infra_output(env: Env = "local", root: Root = None) -> None:
     typer.echo(json.dumps(_terraform(env, root).output(), indent=2))
 
 
+@infra_app.command("image")
+def infra_image(
+    image: Annotated[str, typer.Argument(help="serving, which endpoints run, or training, for jobs.")] = "serving",
+    env: Env = "local",
+    root: Root = None,
+) -> None:
+    """Build a container image of these sources with CodeBuild, unless it is there, and print its address."""
+    from dogbreed.aws.images import build_image
+
+    terraform = _terraform(env, root)
+    if terraform.is_local:
+        raise DogbreedError(
+            "The local AWS builds and pulls no images: its endpoints run as processes on this machine",
+            "Name an environment on AWS, such as ENV=dev.",
+        )
+    deployment = terraform.output().get("deployment")
+    terraform.package(rebuild=True)
+    typer.echo(build_image(terraform.repository, deployment, image))
+
+
 @infra_app.command("scan")
 def infra_scan(
     tools: Annotated[Path, typer.Option(help="The folder of the scanners' programs.")] = Path(".venv-scan/bin"),
@@ -544,6 +592,135 @@ def local_status(root: Root = None) -> None:
         raise typer.Exit(1)
 
 
+# ------------------------------------------------------------------------------------------------ sizing
+
+ObjectiveMs = Annotated[
+    float | None,
+    typer.Option("--objective", min=1, help="Milliseconds that 99 of 100 requests may take. [dim]Default: 500.[/dim]"),
+]
+InstanceType = Annotated[str, typer.Option(help="What an instance is, for its price.")]
+Price = Annotated[
+    float | None,
+    typer.Option(min=0, help="USD an hour of an instance. [dim]Default: the list price in us-east-1.[/dim]"),
+]
+InstanceStart = Annotated[float, typer.Option(min=0, help="Seconds that a new instance takes until it answers.")]
+Seed = Annotated[int, typer.Option(min=0, help="Start of the random choice.")]
+
+
+@app.command()
+def loadtest(
+    url: Annotated[str | None, typer.Argument(help="A server. [dim]Default: http://127.0.0.1:8080.[/dim]")] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="NAME", help="A SageMaker endpoint instead.")] = None,
+    function: Annotated[str | None, typer.Option(metavar="NAME[:ALIAS]", help="A Lambda function instead.")] = None,
+    pictures: Annotated[list[Path] | None, typer.Option(help="Pictures or folders to send. [dim]Default: drawn dogs.[/dim]")] = None,
+    objective: ObjectiveMs = None,
+    instances: Annotated[int, typer.Option(min=1, help="How many instances answer there.")] = 1,
+    expected_rate: Annotated[float | None, typer.Option(min=0.001, help="Requests per second at the busiest time. [dim]Default: a table of several.[/dim]")] = None,
+    start_rate: Annotated[float, typer.Option(min=0.01, help="First rate, requests per second.")] = 5,
+    max_rate: Annotated[float, typer.Option(min=0.01, help="Highest rate to try.")] = 1000,
+    step: Annotated[float, typer.Option("--step", min=0.5, help="Seconds that each rate is held at least.")] = 15,
+    min_requests: Annotated[int, typer.Option(min=1, help="Requests of a step at least, in up to 2 minutes.")] = 1000,
+    confirm: Annotated[float, typer.Option("--confirm", min=0, help="Seconds that the rate found is held again; 0 doesn't.")] = 60,
+    warm_up: Annotated[float, typer.Option("--warm-up", min=0, help="Seconds of load before anything counts.")] = 5,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until a request has failed.")] = 10,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for a target that is starting.")] = 60,
+    arrivals: Annotated[str, typer.Option(help="poisson (as independent callers come) or constant.")] = "poisson",
+    connections: Annotated[int, typer.Option(min=1, max=1024, help="Calls of AWS at a time.")] = 64,
+    instance_type: InstanceType = "ml.m5.large",
+    price: Price = None,
+    instance_start: InstanceStart = 240,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="The folder of loadtest.json and loadtest.png.")] = Path("runs/loadtest"),
+    yes: Yes = False,
+) -> None:  # fmt: skip
+    """Find the highest rate that a server, endpoint or function sustains, and the Terraform values that follow.
+
+    Requests are sent when they are due, however slowly answers come, at rising rates; latency counts from when a request
+    was due. Ctrl-C ends it with what was measured so far.
+    """
+    from dogbreed.sizing import command
+    from dogbreed.sizing.loadtest import Settings
+
+    target = command.choose_target(url, endpoint, function, connections)
+    test = Settings(
+        objective_ms=objective or command.DEFAULT_OBJECTIVE_MS, start_rate=start_rate, max_rate=max_rate, step_s=step,
+        min_requests=min_requests, warm_up_s=warm_up, confirm_s=confirm, timeout_s=timeout, wait_s=wait,
+        arrivals=arrivals, seed=seed,
+    )  # fmt: skip
+    whole = command.load_test(
+        target, test, pictures=pictures or (), folder=out, instances=instances, expected_rate=expected_rate,
+        instance_type=instance_type, usd_per_hour=price, start_s=instance_start, yes=yes,
+    )  # fmt: skip
+    if not whole:
+        raise typer.Exit(130)
+
+
+@app.command("simulate-scaling")
+def simulate_scaling(
+    traffic: Annotated[str, typer.Option(metavar="KIND|FILE", help="daily, spike, step, constant, or a CSV file with time_s,requests_per_s or timestamp,requests.")] = "daily",
+    target: Annotated[list[str] | None, typer.Option(help="Invocations per minute and instance; several with commas. [dim]Default: 300, or what --measured leads to.[/dim]")] = None,
+    cooldown: Annotated[list[str] | None, typer.Option(help="Seconds of both cooldowns; several with commas. [dim]Default: 300.[/dim]")] = None,
+    scale_in_cooldown: Annotated[list[str] | None, typer.Option(help="Another one after a scale-in.")] = None,
+    scale_out_cooldown: Annotated[list[str] | None, typer.Option(help="Another one after a scale-out.")] = None,
+    min_instances: Annotated[int, typer.Option(min=1, help="Fewest instances.")] = 1,
+    max_instances: Annotated[int, typer.Option(min=1, max=1000, help="Most instances.")] = 3,
+    measured: Annotated[Path | None, typer.Option(metavar="DIR", help="Take the instance from this load test.")] = None,
+    service_ms: Annotated[float | None, typer.Option(min=0.01, help="Milliseconds of work for one request. [dim]Default: 80.[/dim]")] = None,
+    parallel: Annotated[int | None, typer.Option(min=1, max=1000, help="Requests that an instance works on at a time. [dim]Default: 1.[/dim]")] = None,
+    variation: Annotated[float, typer.Option(min=0, max=5, help="Coefficient of variation of that work; 0 is constant, 1 exponential.")] = 0,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait at an instance; more are refused.")] = 64,
+    deadline: Annotated[float, typer.Option("--deadline", min=0.01, help="Longest wait in seconds.")] = 60,
+    base_rate: Annotated[float, typer.Option(min=0, help="Requests per second at quiet times.")] = 0.5,
+    peak_rate: Annotated[float, typer.Option(min=0.001, help="Requests per second at the busiest time.")] = 10,
+    hours: Annotated[float, typer.Option(min=0.1, max=192, help="How long the made-up traffic lasts.")] = 24,
+    spike_minutes: Annotated[float, typer.Option(min=1, help="How long a spike lasts.")] = 20,
+    objective: ObjectiveMs = None,
+    instance_type: InstanceType = "ml.m5.large",
+    price: Price = None,
+    instance_start: InstanceStart = 240,
+    one_change_at_a_time: Annotated[bool, typer.Option("--one-change-at-a-time", help="Suppose that nothing is added while instances start.")] = False,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="The folder of scaling.json and scaling.png.")] = Path("runs/scaling"),
+) -> None:  # fmt: skip
+    """Compare auto-scaling policies on a trace of traffic before an apply: latency, failures, cost.
+
+    The values of the original projects: dogbreed simulate-scaling --target 30,50,100 --cooldown 10,30,45,300
+    """
+    from dogbreed.sizing import command, loadtest, prices, recommend
+    from dogbreed.sizing.simulate import Instance, policies
+
+    usd_per_hour = prices.instance_price(instance_type, price)
+    if min_instances > max_instances:
+        raise DogbreedError(f"--min-instances {min_instances} is above --max-instances {max_instances}", "Swap them.")
+    found = loadtest.load(measured) if measured else None
+    service = found.service() if found else None
+    if found and not service:
+        raise DogbreedError(f"The load test {measured} has no answers in it", "Run dogbreed loadtest again.")
+    default = {"service_s": command.DEFAULT_SERVICE_MS / 1000, "parallel": 1} | (service or {})
+    usual = command.DEFAULT_TARGET
+    if found and found.sustained_per_instance:
+        usual = recommend.invocations_per_instance(found.sustained_per_instance)
+    both = command.numbers(cooldown, "--cooldown", [command.DEFAULT_COOLDOWN_S])
+    ins = command.numbers(scale_in_cooldown, "--scale-in-cooldown", both)
+    outs = command.numbers(scale_out_cooldown, "--scale-out-cooldown", both)
+    command.simulate_scaling(
+        command.read_traffic(
+            traffic, base_rate=base_rate, peak_rate=peak_rate, hours=hours, spike_minutes=spike_minutes
+        ),
+        policies(
+            command.numbers(target, "--target", [usual]), ins, outs if scale_in_cooldown or scale_out_cooldown else None,
+            min_instances=min_instances, max_instances=max_instances,
+        ),
+        Instance(
+            service_s=service_ms / 1000 if service_ms else default["service_s"],
+            parallel=parallel or int(default["parallel"]),
+            cv=variation, queue=queue, deadline_s=deadline, start_s=instance_start,
+        ),
+        objective_ms=objective or (found.settings.objective_ms if found else command.DEFAULT_OBJECTIVE_MS),
+        usd_per_hour=usd_per_hour, folder=out, one_change_at_a_time=one_change_at_a_time, seed=seed,
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------ running
 
 
@@ -606,6 +783,7 @@ _OPTIONAL = {
         ("boto3", "botocore", "python_terraform", "packaging", "tomli"), "Run `pip install './python[aws]'`."
     ),
     **dict.fromkeys(("localaws", "moto"), "Run `pip install './python[local]'`."),
+    "aiohttp": "Run `pip install './python[loadtest]'`.",
 }
 
 # Of Typer's own copy of Click, or of Click itself: it depends on Typer's version.

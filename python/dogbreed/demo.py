@@ -1,9 +1,12 @@
-"""The main job from end to end, as `make demo` runs it: pictures → tuning → training → predictions and a report."""
+"""The main job from end to end, as `make demo` runs it: pictures → tuning → training → predictions, report, server."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +47,8 @@ def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
     from dogbreed import show
     from dogbreed.data.dataset import open_dataset
     from dogbreed.hpo import tune
+    from dogbreed.model import Model
+    from dogbreed.optimise import optimise
     from dogbreed.predict import predict
 
     with _step(1, "Pictures"):
@@ -58,18 +63,46 @@ def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
         show.print_study(study)
     with _step(3, "Train with the best settings, and read the test split once"):
         show.train_and_report(root, runs / "model", study=study)
-    with _step(4, "Predict"):
-        from dogbreed.model import Model
-
+    with _step(4, "Choose the fastest arithmetic that is as accurate"):
+        show.print_choice(optimise(runs / "model", root))
+    samples = dataset.splits.get("test", dataset.splits["valid"])
+    some = [s.path for s in samples[:: max(1, len(samples) // SHOWN)]][:SHOWN]
+    with _step(5, "Predict"):
         model = Model.load(runs / "model")
-        samples = dataset.splits.get("test", dataset.splits["valid"])
-        some = [str(s.path) for s in samples[:: max(1, len(samples) // SHOWN)]][:SHOWN]
-        show.print_predictions(list(predict(model, some)), model.breeds, top_k=3)
+        show.print_predictions(list(predict(model, [str(path) for path in some])), model.breeds, top_k=3)
     demo = Demo(root, runs / "model", show.report_path(runs / "model"))
-    out.rule(align="left")
-    out.print(f"Report: {demo.report}", soft_wrap=True, markup=False)
-    out.print(f"Try:    {sys.argv[0]} predict PICTURE --model {demo.model}", soft_wrap=True, markup=False)
+    with _step(6, "Serve"):
+        _serve(demo, some[0])
     return demo
+
+
+def _serve(demo: Demo, picture: Path) -> None:
+    """Asks a real server; on a terminal it goes on until Ctrl-C."""
+    from dogbreed.serve import running
+
+    with running(demo.model) as server:
+        kind = {".png": "image/png", ".webp": "image/webp"}.get(picture.suffix.lower(), "image/jpeg")
+        request = urllib.request.Request(f"{server.address}/invocations", picture.read_bytes(), {"Content-Type": kind})
+        for _ in range(2):  # of the first answer a part is for opening the connection and the file
+            started = time.perf_counter()
+            with urllib.request.urlopen(request, timeout=30) as response:
+                best = json.load(response)["predictions"][0]
+            ms = (time.perf_counter() - started) * 1e3
+        out.print(
+            f"POST {server.address}/invocations, {picture.name}: "
+            f"{best['breed']}, {best['probability']:.1%}, in {ms:.0f} ms",
+            soft_wrap=True,
+            markup=False,
+        )
+        out.print(f"Report: {demo.report}", soft_wrap=True, markup=False)
+        out.print(f"Try:    {sys.argv[0]} predict PICTURE --model {demo.model}", soft_wrap=True, markup=False)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            out.print(f"[bold]The page: {server.address}/[/bold]  (Ctrl-C ends the demo)", soft_wrap=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
+        else:
+            out.print(f"Serve:  {sys.argv[0]} serve {demo.model}", soft_wrap=True, markup=False)
 
 
 def get_data(data: str | None, folder: Path) -> Path:

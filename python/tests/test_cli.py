@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 
 HEAVY = (
     "torch",
+    "aiohttp",
+    "starlette",
+    "uvicorn",
     "torchvision",
     "numpy",
     "scipy",
@@ -42,10 +45,11 @@ HEAVY = (
     "python_terraform",
 )
 COMMANDS = [
-    "embed", "tune", "train", "evaluate", "predict", "pack", "demo", "backbones",
+    "embed", "tune", "train", "evaluate", "optimise", "predict", "serve", "pack", "demo", "backbones",
+    "loadtest", "simulate-scaling",
     "data fetch", "data check", "data split", "data manifest", "data sample",
     "infra package", "infra lock", "infra mirror", "infra plan", "infra apply", "infra destroy", "infra output",
-    "infra scan", "local up", "local down", "local status",
+    "infra scan", "infra image", "local up", "local down", "local status",
 ]  # fmt: skip
 
 
@@ -224,7 +228,7 @@ def model_of_another_version(model: Path) -> None:
 
 
 DAMAGE = {
-    "another version": (model_of_another_version, "has format 99, this version reads 1"),
+    "another version": (model_of_another_version, "has format 99, this version reads 2"),
     "no config": (lambda m: (m / "config.json").unlink(), "There is no model at"),
     "broken config": (lambda m: (m / "config.json").write_text("{"), "is not valid JSON"),
     "a config of another kind": (lambda m: (m / "config.json").write_text("[]"), "has format None"),
@@ -443,8 +447,9 @@ def test_make_works_in_a_folder_whose_name_holds_a_space(tmp_path: Path) -> None
     checkout = tmp_path / "my dogs"
     (checkout / "python").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", checkout)
-    sources = ["python/pyproject.toml", "python/locks/scan.txt", "python/dogbreed/aws/provider_mirror.py"]
-    for name in [*sources, ".venv/installed", "build/terraform.rc", ".venv-scan/installed"]:
+    sources = ["pyproject.toml", "locks/scan.txt", "dogbreed/aws/provider_mirror.py", "tests/browser.py"]
+    made = [".venv/installed", "build/terraform.rc", "build/browser", ".venv-scan/installed"]
+    for name in [*(f"python/{source}" for source in sources), *made]:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
     (checkout / ".venv" / "bin").mkdir()

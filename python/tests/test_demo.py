@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import urllib.request
 from pathlib import Path
 
 import pytest
 import synthetic  # noqa: F401  (one thread)
+from photographs import BREEDS
 
 import dogbreed.data.fetch
 import dogbreed.data.sample
@@ -23,6 +26,11 @@ def test_the_demo_runs_from_pictures_to_report_and_again(
     shown = capsys.readouterr().out
     assert "4 breeds in" in shown and "48 train, 16 valid, 16 test" in shown
     assert "top-5 accuracy" in shown and "test_00.jpg" in shown and str(made.report) in shown
+    assert "arithmetic" in shown and "chosen" in shown
+    asked = re.search(r"POST (http://\S+)/invocations, (\S+): (.+), \d+\.\d%, in \d+ ms", shown)
+    assert asked and asked[3] in BREEDS, "it ends with the server answering"
+    with pytest.raises(OSError):  # it is not a person's terminal: nothing is left running
+        urllib.request.urlopen(f"{asked[1]}/ping", timeout=5)
     assert made.report.read_text().startswith("<!DOCTYPE html>")
     first = json.loads((made.model / "metrics.json").read_text())
     again = run_demo(str(photos), tmp_path, trials=5)
