@@ -54,8 +54,8 @@ module "training" {
   external_key_arns        = var.data.external_key_arns
   passable_role_arns       = var.training.passable_role_arns
   bundle_path              = "${local.build}/training.tar.gz"
-  image_source_path        = "${local.build}/image.zip"
-  delete_images_on_destroy = true # images are no data: `dogbreed` builds them again from the sources
+  image_source_paths       = { for name in ["serving", "training"] : name => "${local.build}/${name}-image.zip" }
+  delete_images_on_destroy = true # images are no data: `make image` builds them again from the sources
   feature_store            = var.training.online_feature_store == null ? null : { online = var.training.online_feature_store }
   alarm_topic_arn          = module.observability.topic_arn
   log_retention_days       = var.log_retention_days
@@ -89,6 +89,8 @@ module "endpoint" {
   name                     = local.endpoint_name
   artifacts_bucket         = module.storage.artifacts_bucket
   model                    = local.model
+  serving_image            = module.training.images["serving"]
+  check_image              = var.check_image
   kind                     = var.endpoint.kind
   instance_type            = var.endpoint.instance_type
   min_instances            = var.endpoint.min_instances
@@ -124,6 +126,7 @@ module "classify_function" {
   provisioned_concurrency_max = var.classify_function.provisioned_concurrency_max
   reserved_concurrency        = var.classify_function.reserved_concurrency
   url_auth                    = var.classify_function.url_auth
+  page                        = var.classify_function.page
   log_retention_days          = var.log_retention_days
 }
 

@@ -8,7 +8,7 @@ locals {
     network             = local.network
     execution_role_arn  = module.training.role_arn
     bundle              = module.training.bundle
-    image_uri           = module.training.image_uri
+    images              = { for name, image in module.training.images : name => image.uri }
     image_build_project = module.training.image_build_project_name
     model_package_group = module.training.model_package_group_name
     feature_group       = module.training.feature_group_name

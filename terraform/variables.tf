@@ -142,12 +142,13 @@ variable "training" {
 }
 
 variable "models" {
-  description = "The live model of each environment, kept in model.auto.tfvars.json. An environment without an entry has no endpoint."
+  description = "The live model of each environment, kept in model.auto.tfvars.json. An environment without an entry has no endpoint. Every attribute is explained in modules/endpoint/variables.tf."
   type = map(object({
-    data_url    = string
-    image       = optional(string)
-    environment = optional(map(string))
-    metrics     = optional(map(number))
+    data_url          = string
+    image             = optional(string)
+    environment       = optional(map(string))
+    network_isolation = optional(bool)
+    metrics           = optional(map(number))
   }))
   default  = {}
   nullable = false
@@ -156,6 +157,13 @@ variable "models" {
     condition     = alltrue([for name in keys(var.models) : contains(["local", "dev", "prod"], name)])
     error_message = "The keys of models are environments: local, dev or prod."
   }
+}
+
+variable "check_image" {
+  description = "Whether a plan looks into ECR for the image of a model that names none. False where none is pulled (the local AWS), and to destroy what was never built: TF_VAR_check_image=false."
+  type        = bool
+  default     = true
+  nullable    = false
 }
 
 variable "endpoint" {
@@ -212,6 +220,7 @@ variable "classify_function" {
     provisioned_concurrency_max = optional(number)
     reserved_concurrency        = optional(number)
     url_auth                    = optional(string)
+    page                        = optional(bool)
     in_network                  = optional(bool, false)
   })
   default  = {}

@@ -10,7 +10,9 @@ from typing import Any
 
 import boto3
 import pytest
+from test_images import push
 
+from dogbreed.aws.images import image_uri
 from dogbreed.aws.repository import Repository
 from dogbreed.aws.terraform import Terraform, local_state, local_up
 from dogbreed.errors import DogbreedError
@@ -82,6 +84,7 @@ def served() -> dict[str, Any]:
         "configuration": configuration["EndpointConfigName"],
         "instance_type": variant["InstanceType"],
         "archive": model["PrimaryContainer"]["ModelDataUrl"],
+        "image": model["PrimaryContainer"]["Image"],
     }
 
 
@@ -128,11 +131,19 @@ def test_the_life_of_an_environment(repository: Repository, capfd: pytest.Captur
         terraform.plan()
     assert "models/gone/model.tar.gz" in capfd.readouterr().err
 
-    # The first model brings the endpoint, scaled between 1 and 3 instances.
+    # So is one whose image has not been built, with what to do about it.
     first = promote(repository, bucket, "first")
+    with pytest.raises(DogbreedError):
+        terraform.plan()
+    assert "make image ENV=" in capfd.readouterr().err
+    image = image_uri(repository, deployment, "serving")
+    assert image == deployment["images"]["serving"], "Python and Terraform make different tags of the same sources"
+    push(image)
+
+    # The first model brings the endpoint, scaled between 1 and 3 instances.
     apply(terraform)
     before = served()
-    assert (before["status"], before["archive"]) == ("InService", first)
+    assert (before["status"], before["archive"], before["image"]) == ("InService", first, image)
     assert scaled() == [(1, 3)]
     assert not terraform.plan()
 

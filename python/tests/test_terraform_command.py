@@ -580,6 +580,7 @@ def test_the_local_environment_applies_and_replans_clean_with_the_real_terraform
         'module "storage" {\n  source = "./modules/storage"\n'
         "  delete = coalesce(var.data.delete_on_destroy, false)\n}\n"
         'variable "data" {\n  type = object({ delete_on_destroy = optional(bool) })\n  default = {}\n}\n'
+        'variable "check_image" {\n  default = true\n}\n'
         'resource "aws_sns_topic" "this" { name = "of-${var.environment}" }\n'
         'output "arn" { value = aws_sns_topic.this.arn }\n'
     )

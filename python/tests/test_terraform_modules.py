@@ -94,7 +94,7 @@ def test_each_environment(tmp_path: Path) -> None:
     deleting = {
         address for address, after in planned["prod"].items() if after.get("force_destroy") or after.get("force_delete")
     }
-    assert deleting == {"module.training.aws_ecr_repository.image"}
+    assert deleting == {f'module.training.aws_ecr_repository.image["{name}"]' for name in ("serving", "training")}
     buckets = [after for address, after in planned["local"].items() if "aws_s3_bucket.this[" in address]
     assert buckets and all(bucket["force_destroy"] for bucket in buckets)
 

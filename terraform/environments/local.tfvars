@@ -2,3 +2,4 @@
 environment = "local"
 data        = { delete_on_destroy = true }
 network     = { enabled = false }
+check_image = false # the endpoint is a process on this machine, and no image is pulled

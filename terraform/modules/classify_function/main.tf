@@ -52,6 +52,7 @@ resource "aws_lambda_function" "this" {
         MAX_PICTURE_MIB  = var.picture_max_mib
       },
       length(var.fetch_exempt_hosts) == 0 ? {} : { FETCH_EXEMPT_HOSTS = join(",", var.fetch_exempt_hosts) },
+      coalesce(var.page, var.url_auth != "OFF") ? { PAGE = "1" } : {},
     )
   }
 

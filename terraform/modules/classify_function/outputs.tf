@@ -20,7 +20,7 @@ output "alias_arn" {
 }
 
 output "url" {
-  description = "Address that takes POST requests, null when url_auth is OFF."
+  description = "Address that takes POST requests, and shows the page where it is on; null when url_auth is OFF."
   value       = one(aws_lambda_function_url.live[*].function_url)
   depends_on  = [aws_lambda_permission.public_url, aws_cloudcontrolapi_resource.public_invoke]
 }

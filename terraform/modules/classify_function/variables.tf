@@ -172,6 +172,12 @@ variable "url_auth" {
   }
 }
 
+variable "page" {
+  description = "Whether GET requests for / are answered with the page, on which pictures can be dropped. Null: where there is a function URL. Whoever may call the URL may see it, and browsers sign no requests: with url_auth AWS_IAM it takes something in front that signs. true is for an API Gateway or a load balancer of your own; false leaves POST alone."
+  type        = bool
+  default     = null
+}
+
 variable "log_retention_days" {
   description = "Days that logs are kept, one of the values CloudWatch knows."
   type        = number

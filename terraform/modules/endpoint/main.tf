@@ -23,17 +23,23 @@ locals {
 
   # <account>.dkr.ecr.<region>.<domain>/<repository>, then a tag or a digest
   image_pattern = "^([0-9]{12})\\.dkr\\.ecr\\.([a-z0-9-]+)\\.[a-z.]+/([a-z0-9][a-z0-9._/-]*)(?::[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$"
-  image         = try(coalesce(var.model.image), one(data.aws_sagemaker_prebuilt_ecr_image.pytorch[*].registry_path))
+  chosen_image  = try(var.model.image, null)
+  ours          = local.deployed && local.chosen_image == null
+  image = (
+    local.ours ? var.serving_image.uri :
+    local.chosen_image == "aws" ? one(data.aws_sagemaker_prebuilt_ecr_image.pytorch[*].registry_path) : local.chosen_image
+  )
+  aws_container = local.chosen_image == "aws" || try(regex(local.image_pattern, var.model.image)[2], "") == "pytorch-inference"
   data_key      = try(trimprefix(var.model.data_url, "s3://${var.artifacts_bucket.name}/"), null)
 
-  # What AWS's container needs to find the hooks in the archive; a custom image knows its own way.
+  # What AWS's container needs to find the hooks in the archive; another image knows its own way.
   environment = merge(
     { for name, value in {
       SAGEMAKER_CONTAINER_LOG_LEVEL = "20"
       SAGEMAKER_PROGRAM             = "inference.py"
       SAGEMAKER_REGION              = local.region
       SAGEMAKER_SUBMIT_DIRECTORY    = "/opt/ml/model/code"
-    } : name => value if try(var.model.image, null) == null },
+    } : name => value if local.aws_container },
     try(var.model.environment, {}),
   )
   vpc = local.on_instances ? var.network : null
@@ -58,13 +64,22 @@ locals {
 }
 
 data "aws_sagemaker_prebuilt_ecr_image" "pytorch" {
-  count = local.deployed && try(var.model.image, null) == null ? 1 : 0
+  count = local.chosen_image == "aws" ? 1 : 0
 
   repository_name = "pytorch-inference"
   image_tag       = "2.6.0-cpu-py312-ubuntu22.04-sagemaker"
 }
 
-# SageMaker would find out minutes into the roll-out.
+# The next two: SageMaker would find out minutes into the roll-out.
+#
+# The provider fails where there is no such image, and all that can be added to its words is the line that it points to.
+data "aws_ecr_image" "serving" { # There is no such image? Build it first: make image ENV=<environment>
+  count = local.ours && var.check_image ? 1 : 0
+
+  repository_name = var.serving_image.repository
+  image_tag       = var.serving_image.tag
+}
+
 data "aws_s3_objects" "model" {
   count = local.deployed ? 1 : 0
 
@@ -85,7 +100,7 @@ resource "aws_sagemaker_model" "this" {
 
   name                     = local.model_name
   execution_role_arn       = aws_iam_role.endpoint.arn
-  enable_network_isolation = local.on_instances # serverless endpoints cannot; nothing in the container calls out
+  enable_network_isolation = local.on_instances && var.model.network_isolation # serverless endpoints cannot
   tags                     = var.tags
 
   primary_container {
@@ -108,7 +123,9 @@ resource "aws_sagemaker_model" "this" {
   }
 
   # SageMaker tries the role while it makes the model.
-  depends_on = [aws_iam_role_policy.endpoint, aws_iam_role_policy.model, data.aws_s3_objects.model]
+  depends_on = [
+    aws_iam_role_policy.endpoint, aws_iam_role_policy.model, data.aws_ecr_image.serving, data.aws_s3_objects.model,
+  ]
 }
 
 resource "aws_sagemaker_endpoint_configuration" "this" {
@@ -124,6 +141,11 @@ resource "aws_sagemaker_endpoint_configuration" "this" {
     initial_variant_weight = 1 # whole numbers only: SageMaker gives 0.9 back as 0.8999…, a change on every plan
     initial_instance_count = local.on_instances ? local.fleet_size : null
     instance_type          = local.on_instances ? var.instance_type : null
+
+    # An archive is some 20 MB and the server answers after seconds, so a model that cannot start is known to be one soon.
+    # AWS's container first installs what it lacks.
+    model_data_download_timeout_in_seconds            = local.on_instances ? 300 : null
+    container_startup_health_check_timeout_in_seconds = local.on_instances ? (local.aws_container ? 600 : 180) : null
 
     dynamic "routing_config" {
       for_each = var.kind == "real-time" ? [true] : []

@@ -22,7 +22,7 @@ variable "permissions_boundary_arn" {
 }
 
 variable "network" {
-  description = "Where instances run. Null, and always with kind = \"serverless\": in a network of AWS's own. Either way the model itself has no network on instances."
+  description = "Where instances run. Null, and always with kind = \"serverless\": in a network of AWS's own. Either way the model itself has no network on instances, unless model.network_isolation is false."
   type = object({
     vpc_id             = string
     subnet_ids         = list(string)
@@ -51,13 +51,18 @@ variable "model" {
     What is served; null serves nothing, and there is no endpoint. Another model is rolled out to the running endpoint.
     data_url: archive in the artifacts bucket. Give each model an archive of its own: instances that start later read it
       again, so overwriting one makes the fleet answer with two models.
-    image: container in ECR, with a digest or a tag that stays. Null takes AWS's PyTorch container for CPUs.
+    image: container in ECR, with a digest or a tag that stays. Null takes serving_image, our own of the present sources:
+      when they change, the next apply rolls out their image, which has to be built first. A name here stays as it is.
+      "aws" takes AWS's PyTorch container for CPUs, which gets no more patches and lacks packages that the model needs.
     environment: variables for the container.
+    network_isolation: the container can reach nothing at all. Without, it installs packages and fetches pictures by URL, if
+      network is null; a serverless endpoint is never isolated.
   EOT
   type = object({
-    data_url    = string
-    image       = optional(string)
-    environment = optional(map(string), {})
+    data_url          = string
+    image             = optional(string)
+    environment       = optional(map(string), {})
+    network_isolation = optional(bool, true)
   })
   default = null
 
@@ -68,15 +73,35 @@ variable "model" {
     error_message = "The model has to be s3://${var.artifacts_bucket.name}/models/….tar.gz, which is all that the endpoint's role may read. Copy the archive there and set model.data_url to the copy."
   }
   validation {
-    condition = (try(var.model.image, null) == null ? true :
+    condition = (try(var.model.image, null) == null || try(var.model.image, null) == "aws" ? true :
       can(regex(local.image_pattern, var.model.image)) && !endswith(var.model.image, ":latest")
     )
-    error_message = "Set model.image to an image in ECR with a digest or a tag that stays (<account>.dkr.ecr.<region>.amazonaws.com/<repository>@sha256:… or :<tag>, not :latest): instances that start later pull it again."
+    error_message = "Set model.image to an image in ECR with a digest or a tag that stays (<account>.dkr.ecr.<region>.amazonaws.com/<repository>@sha256:… or :<tag>, not :latest): instances that start later pull it again. Or leave it out for our own image, or set it to \"aws\"."
   }
   validation {
     condition     = try(regex(local.image_pattern, var.model.image)[1], local.region) == local.region
     error_message = "SageMaker pulls images only from the endpoint's own region, ${local.region}, and model.image lies in ${try(regex(local.image_pattern, var.model.image)[1], "another")}. Push it to a repository in ${local.region} and name that one."
   }
+  validation {
+    condition = anytrue([
+      try(var.model.image, null) != "aws" && try(regex(local.image_pattern, var.model.image)[2], "") != "pytorch-inference",
+      var.kind == "serverless",
+      try(!var.model.network_isolation, true) && var.network == null,
+    ])
+    error_message = "AWS's container lacks packages that the model needs (openvino and others) and installs them from code/requirements.txt when it starts, for which it needs the internet. Leave model.image out for our own image, or set model.network_isolation = false and network to null (in the root: network = { enabled = false })."
+  }
+}
+
+variable "serving_image" {
+  description = "Our own image of the present sources, for models that name none: its URI, and the repository and tag to find it by."
+  type        = object({ uri = string, repository = string, tag = string })
+}
+
+variable "check_image" {
+  description = "Whether a plan looks into ECR for serving_image. False where none is pulled: the local AWS runs the server as a process."
+  type        = bool
+  default     = true
+  nullable    = false
 }
 
 variable "kind" {
@@ -108,8 +133,8 @@ variable "instance_type" {
     error_message = "Set instance_type to a type of SageMaker instance, such as ml.m5.large or ml.g5.xlarge."
   }
   validation {
-    condition     = var.model == null || try(var.model.image, null) != null || can(regex("^ml\\.(t2|[cmr][0-9]+(i|d|id|in)?)\\.", var.instance_type))
-    error_message = "${var.instance_type} has a GPU or an ARM processor, which AWS's CPU container cannot use. Set model.image to a container made for it, or instance_type to a family such as ml.m5, ml.c5 or ml.c6i."
+    condition     = var.model == null || !(local.ours || local.aws_container) || can(regex("^ml\\.(t2|[cmr][0-9]+(i|d|id|in)?)\\.", var.instance_type))
+    error_message = "${var.instance_type} has a GPU or an ARM processor, which ${local.ours ? "our image" : "AWS's CPU container"} cannot use. Set model.image to a container made for it, or instance_type to a family such as ml.m5, ml.c5 or ml.c6i."
   }
 }
 
@@ -174,14 +199,14 @@ variable "scale_in_cooldown_s" {
 }
 
 variable "scale_out_cooldown_s" {
-  description = "Seconds after instances were added (a scale-out) before more may be added. A new instance serves after about 4 minutes; with less than that the same load adds instances twice."
+  description = "Seconds after instances were added (a scale-out) before more may be added. A new instance serves after about 4 minutes, and two more pass until the metric shows it; with less than that the same load adds instances twice (`dogbreed simulate-scaling` plays it)."
   type        = number
-  default     = 300
+  default     = 360
   nullable    = false
 
   validation {
     condition     = var.scale_out_cooldown_s >= 0 && var.scale_out_cooldown_s <= 3600
-    error_message = "Set scale_out_cooldown_s to between 0 and 3600 seconds; 300 is a good start, since a new instance takes about 240."
+    error_message = "Set scale_out_cooldown_s to between 0 and 3600 seconds; 360 is a good start, since it takes about that long until a new instance counts."
   }
 }
 

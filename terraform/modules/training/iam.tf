@@ -1,4 +1,4 @@
-# Three roles, each for one purpose: running jobs, writing the feature store's files, building the image.
+# Three roles, each for one purpose: running jobs, writing the feature store's files, building the images.
 
 locals {
   job_kinds     = ["training-job", "hyper-parameter-tuning-job", "processing-job"]
@@ -130,7 +130,7 @@ resource "aws_iam_role_policy" "execution" {
           Sid    = "PullImages"
           Effect = "Allow"
           Action = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-          Resource = concat([aws_ecr_repository.image.arn], [
+          Resource = concat([aws_ecr_repository.image["training"].arn], [
             for name, image in data.aws_sagemaker_prebuilt_ecr_image.allowed :
             "arn:${local.partition}:ecr:${local.region}:${image.registry_id}:repository/${name}"
           ])
@@ -258,7 +258,7 @@ resource "aws_iam_role_policy" "feature_store" {
 
 resource "aws_iam_role" "image_build" {
   name                 = local.build_project_name
-  description          = "Builds ${var.prefix}'s image and pushes it."
+  description          = "Builds ${var.prefix}'s images and pushes them."
   permissions_boundary = var.permissions_boundary_arn
   tags                 = var.tags
 
@@ -294,7 +294,7 @@ resource "aws_iam_role_policy" "image_build" {
         Sid      = "ReadSource"
         Effect   = "Allow"
         Action   = ["s3:GetObject", "s3:GetObjectVersion"]
-        Resource = "${var.artifacts_bucket.arn}/${aws_s3_object.image_source.key}"
+        Resource = "${var.artifacts_bucket.arn}/image/*"
       },
       {
         Sid      = "UseKey"
@@ -316,7 +316,7 @@ resource "aws_iam_role_policy" "image_build" {
         Resource = "*"
       },
       {
-        Sid    = "PushImage"
+        Sid    = "PushImages"
         Effect = "Allow"
         Action = [
           "ecr:BatchCheckLayerAvailability",
@@ -326,7 +326,7 @@ resource "aws_iam_role_policy" "image_build" {
           "ecr:PutImage",
           "ecr:UploadLayerPart",
         ]
-        Resource = aws_ecr_repository.image.arn
+        Resource = [for repository in aws_ecr_repository.image : repository.arn]
       },
     ]
   })

@@ -1,5 +1,12 @@
+locals {
+  # serving: what endpoints run. training: for jobs that should not depend on AWS's container.
+  image_names = toset(["serving", "training"])
+}
+
 resource "aws_ecr_repository" "image" {
-  name                 = var.prefix
+  for_each = local.image_names
+
+  name                 = "${var.prefix}-${each.key}"
   image_tag_mutability = "IMMUTABLE"
   force_delete         = var.delete_images_on_destroy
   tags                 = var.tags
@@ -15,7 +22,9 @@ resource "aws_ecr_repository" "image" {
 }
 
 resource "aws_ecr_lifecycle_policy" "image" {
-  repository = aws_ecr_repository.image.name
+  for_each = aws_ecr_repository.image
+
+  repository = each.value.name
 
   policy = jsonencode({
     rules = [
@@ -35,17 +44,6 @@ resource "aws_ecr_lifecycle_policy" "image" {
   })
 }
 
-resource "aws_s3_object" "image_source" {
-  bucket             = var.artifacts_bucket.name
-  key                = "image/image.zip"
-  source             = var.image_source_path
-  source_hash        = local.image_sha256
-  content_type       = "application/zip"
-  checksum_algorithm = "SHA256"
-  kms_key_id         = var.kms_key_arn
-  tags               = var.tags
-}
-
 # CodeBuild would make this group itself, without a key and for ever.
 resource "aws_cloudwatch_log_group" "image_build" {
   name              = "/aws/codebuild/${local.build_project_name}"
@@ -58,25 +56,23 @@ locals {
   build_project_name = "${var.prefix}-image"
 }
 
-# Started by hand or by CI (`aws codebuild start-build --project-name …`): a plan that also ran builds would neither be
-# free nor repeatable. Outside the network, which has no way out: the build needs the base image and PyPI.
+# One project for both images: it is the same work, and `make image` (by hand or in CI) names image and sources when it
+# starts a build. Were the sources uploaded here, the image of changed sources could only be built after the `apply` that
+# wants to roll it out. Outside the network, which has no way out: the build needs the base image and PyPI.
 resource "aws_codebuild_project" "image" {
   #checkov:skip=CKV_AWS_316:Building an image needs the Docker daemon, which CodeBuild only starts in privileged mode; the source comes from our own bucket alone
   name                   = local.build_project_name
-  description            = "Builds the custom image for jobs and pushes it, tagged with the hash of its sources."
+  description            = "Builds an image and pushes it, tagged with the hash of its sources; `make image` starts it."
   service_role           = aws_iam_role.image_build.arn
   encryption_key         = var.kms_key_arn
   build_timeout          = 60
   queued_timeout         = 60
-  concurrent_build_limit = 1
+  concurrent_build_limit = 2
   tags                   = var.tags
-
-  # The version whose hash is the tag, also when a newer one lies there by the time of the build.
-  source_version = aws_s3_object.image_source.version_id
 
   source {
     type      = "S3"
-    location  = "${aws_s3_object.image_source.bucket}/${aws_s3_object.image_source.key}"
+    location  = "${var.artifacts_bucket.name}/image/serving.zip" # each build is given its own
     buildspec = file("${path.module}/buildspec.yml")
   }
 
@@ -91,18 +87,8 @@ resource "aws_codebuild_project" "image" {
     privileged_mode = true
 
     environment_variable {
-      name  = "REPOSITORY_URL"
-      value = aws_ecr_repository.image.repository_url
-    }
-
-    environment_variable {
-      name  = "REPOSITORY_NAME"
-      value = aws_ecr_repository.image.name
-    }
-
-    environment_variable {
-      name  = "IMAGE_TAG"
-      value = local.image_tag
+      name  = "IMAGE_URI"
+      value = "none" # each build is given its own; an empty value is not allowed
     }
   }
 

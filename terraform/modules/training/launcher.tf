@@ -160,7 +160,7 @@ resource "aws_iam_policy" "job_launcher" {
         Sid      = "FindImages"
         Effect   = "Allow"
         Action   = "ecr:DescribeImages"
-        Resource = aws_ecr_repository.image.arn
+        Resource = aws_ecr_repository.image["training"].arn
       },
     ]
   })

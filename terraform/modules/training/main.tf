@@ -22,8 +22,10 @@ locals {
 
   # `try`, because a missing file is reported by the variables' validation and not by an expression here.
   bundle_sha256 = try(filesha256(var.bundle_path), "")
-  image_sha256  = try(filesha256(var.image_source_path), "")
-  image_tag     = substr(local.image_sha256, 0, 16)
+
+  # By the hash of its own sources: a change of the training code makes no new image of the server. `dogbreed infra image`
+  # makes the same tags.
+  image_tags = { for name in local.image_names : name => substr(try(filesha256(var.image_source_paths[name]), ""), 0, 16) }
 }
 
 # The key stays and S3 keeps the earlier versions. A key with the hash in it would look safer, but replacing an object

@@ -30,22 +30,17 @@ output "job_launcher_policy_arn" {
   value       = aws_iam_policy.job_launcher.arn
 }
 
-output "image_repository" {
-  description = "Repository of the custom image."
-  value = {
-    name = aws_ecr_repository.image.name
-    url  = aws_ecr_repository.image.repository_url
-    arn  = aws_ecr_repository.image.arn
-  }
-}
-
-output "image_uri" {
-  description = "The custom image made of the present sources. It exists once the build project has run."
-  value       = "${aws_ecr_repository.image.repository_url}:${local.image_tag}"
+output "images" {
+  description = "The images made of the present sources, `serving` and `training`. Each exists once `make image` has built it."
+  value = { for name, repository in aws_ecr_repository.image : name => {
+    uri        = "${repository.repository_url}:${local.image_tags[name]}"
+    repository = repository.id # its name, but unlike that unknown until there is a repository to look into
+    tag        = local.image_tags[name]
+  } }
 }
 
 output "image_build_project_name" {
-  description = "CodeBuild project to start for building the image."
+  description = "CodeBuild project that `make image` starts."
   value       = aws_codebuild_project.image.name
 }
 

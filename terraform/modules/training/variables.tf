@@ -42,7 +42,7 @@ variable "data_bucket" {
 }
 
 variable "artifacts_bucket" {
-  description = "Bucket of code/, models/, checkpoints/, output/, features/ and image/. Needs versioning."
+  description = "Bucket of code/, models/, checkpoints/, output/, features/ and image/, which holds the images' sources. Needs versioning."
   type        = object({ name = string, arn = string })
 }
 
@@ -85,25 +85,25 @@ variable "bundle_path" {
   }
 }
 
-variable "image_source_path" {
-  description = "Archive with the build context of the custom image (image.zip)."
-  type        = string
+variable "image_source_paths" {
+  description = "Archives with the build contexts of the images (serving-image.zip, training-image.zip). Their hashes are the images' tags; what is in them, the build is given when it starts."
+  type        = object({ serving = string, training = string })
 
   validation {
-    condition     = fileexists(var.image_source_path)
-    error_message = "There is no ${var.image_source_path}. Run make package."
+    condition     = fileexists(var.image_source_paths.serving) && fileexists(var.image_source_paths.training)
+    error_message = "There is no ${var.image_source_paths.serving} or no ${var.image_source_paths.training}. Run make package."
   }
 }
 
 variable "aws_image_repositories" {
-  description = "AWS's own container repositories that jobs may pull from, besides the one made here."
+  description = "AWS's own container repositories that jobs may pull from, besides our image for them."
   type        = set(string)
   default     = ["pytorch-training"]
   nullable    = false
 }
 
 variable "image_retention_count" {
-  description = "Newest images kept; each is about 5 GB at 0.10 USD a GB and month. An endpoint on an older one cannot start instances."
+  description = "Newest images kept of each repository, at 0.10 USD a GB and month: the server's take about 0.1 GB each, those for jobs 3. An endpoint on an older one cannot start instances."
   type        = number
   default     = 10
   nullable    = false
@@ -115,7 +115,7 @@ variable "image_retention_count" {
 }
 
 variable "delete_images_on_destroy" {
-  description = "Whether `destroy` deletes a repository that holds images. False makes it stop there instead."
+  description = "Whether `destroy` deletes repositories that hold images. False makes it stop there instead."
   type        = bool
   default     = false
   nullable    = false

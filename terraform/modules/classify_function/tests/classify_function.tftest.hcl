@@ -76,9 +76,9 @@ run "by_default" {
   }
   assert {
     condition = aws_lambda_function.this.environment[0].variables == tomap({
-      ENDPOINT_NAME = "dogbreed-test", FETCH_TIMEOUT_S = "8", INVOKE_TIMEOUT_S = "7", MAX_PICTURE_MIB = "5"
+      ENDPOINT_NAME = "dogbreed-test", FETCH_TIMEOUT_S = "8", INVOKE_TIMEOUT_S = "7", MAX_PICTURE_MIB = "5", PAGE = "1"
     })
-    error_message = "The handler knows its endpoint and limits, and no address is exempt from the rule of public addresses."
+    error_message = "The handler knows its endpoint and limits, shows the page behind the URL, and no address is exempt from the rule of public addresses."
   }
   assert {
     condition = (
@@ -277,6 +277,10 @@ run "without_url_concurrency_or_cap" {
     error_message = "There is no URL."
   }
   assert {
+    condition     = !contains(keys(aws_lambda_function.this.environment[0].variables), "PAGE")
+    error_message = "Without a URL there is no page."
+  }
+  assert {
     condition = (
       aws_lambda_function.this.environment[0].variables["FETCH_EXEMPT_HOSTS"] == "127.0.0.1:8000,pictures.test:443" &&
       aws_lambda_function.this.environment[0].variables["INVOKE_TIMEOUT_S"] == "23"
@@ -285,9 +289,37 @@ run "without_url_concurrency_or_cap" {
   }
 }
 
+run "page_behind_an_api_of_ones_own" {
+  variables {
+    url_auth = "OFF"
+    page     = true
+  }
+
+  assert {
+    condition     = aws_lambda_function.this.environment[0].variables["PAGE"] == "1" && length(aws_lambda_function_url.live) == 0
+    error_message = "The page can be had without a URL."
+  }
+}
+
+run "url_without_page" {
+  variables {
+    page = false
+  }
+
+  assert {
+    condition     = !contains(keys(aws_lambda_function.this.environment[0].variables), "PAGE") && length(aws_lambda_function_url.live) == 1
+    error_message = "The URL can be had without the page."
+  }
+}
+
 run "public_url" {
   variables {
     url_auth = "NONE"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this.environment[0].variables["PAGE"] == "1"
+    error_message = "A public URL shows the page."
   }
 
   assert {

@@ -31,6 +31,11 @@ variables {
   artifacts_bucket     = { name = "dogs-test-artifacts", arn = "arn:aws:s3:::dogs-test-artifacts" }
   model                = { data_url = "s3://dogs-test-artifacts/models/a/model.tar.gz" }
   rollback_alarm_names = ["dogs-test-endpoint-errors"]
+  serving_image = {
+    uri        = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogs-test-serving:0123456789abcdef"
+    repository = "dogs-test-serving"
+    tag        = "0123456789abcdef"
+  }
 }
 
 run "without_a_model_there_is_no_endpoint_and_nothing_to_scale" {
@@ -68,13 +73,12 @@ run "real_time_is_encrypted_isolated_and_rolled_back_by_alarms" {
     error_message = "The model has a network."
   }
   assert {
-    condition = aws_sagemaker_model.this[0].primary_container[0].environment == tomap({
-      SAGEMAKER_CONTAINER_LOG_LEVEL = "20"
-      SAGEMAKER_PROGRAM             = "inference.py"
-      SAGEMAKER_REGION              = "eu-central-1"
-      SAGEMAKER_SUBMIT_DIRECTORY    = "/opt/ml/model/code"
-    })
-    error_message = "AWS's container is not told where the hooks are."
+    condition     = aws_sagemaker_model.this[0].primary_container[0].image == var.serving_image.uri && length(aws_sagemaker_model.this[0].primary_container[0].environment) == 0
+    error_message = "A model that names no image is not served by ours."
+  }
+  assert {
+    condition     = data.aws_ecr_image.serving[0].repository_name == "dogs-test-serving" && data.aws_ecr_image.serving[0].image_tag == "0123456789abcdef"
+    error_message = "Nobody looks whether the image has been built."
   }
   assert {
     condition     = can(regex("^dogs-test-[0-9a-f]{8}$", aws_sagemaker_model.this[0].name)) && aws_sagemaker_endpoint_configuration.this[0].name_prefix == "dogs-test-"
@@ -87,8 +91,10 @@ run "real_time_is_encrypted_isolated_and_rolled_back_by_alarms" {
       && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].initial_instance_count == 1
       && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config[0].routing_strategy == "LEAST_OUTSTANDING_REQUESTS"
       && length(aws_sagemaker_endpoint_configuration.this[0].data_capture_config) == 0
+      && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].container_startup_health_check_timeout_in_seconds == 180
+      && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].model_data_download_timeout_in_seconds == 300
     )
-    error_message = "The configuration is not one encrypted ml.m5.large."
+    error_message = "The configuration is not one encrypted ml.m5.large that is given minutes to start."
   }
   assert {
     condition = (
@@ -119,7 +125,7 @@ run "real_time_is_encrypted_isolated_and_rolled_back_by_alarms" {
   assert {
     condition = { for s in jsondecode(aws_iam_role_policy.model[0].policy).Statement : s.Sid => s.Resource } == {
       ReadModel = "arn:aws:s3:::dogs-test-artifacts/models/a/model.tar.gz"
-      PullImage = "arn:aws:ecr:eu-central-1:763104351884:repository/pytorch-inference"
+      PullImage = "arn:aws:ecr:eu-central-1:123456789012:repository/dogs-test-serving"
     }
     error_message = "The role reads more than the model and its image."
   }
@@ -141,6 +147,49 @@ run "real_time_is_encrypted_isolated_and_rolled_back_by_alarms" {
   assert {
     condition     = !strcontains(aws_iam_role_policy.endpoint.policy, "s3:PutObject") && !strcontains(aws_iam_role_policy.endpoint.policy, "GenerateDataKey") && !strcontains(aws_iam_role_policy.endpoint.policy, "ec2:")
     error_message = "The role may write or use the network though nothing does."
+  }
+}
+
+run "aws_container_is_told_where_the_hooks_are_and_may_install_what_it_lacks" {
+  command = apply
+
+  variables {
+    model = { data_url = "s3://dogs-test-artifacts/models/a/model.tar.gz", image = "aws", network_isolation = false }
+  }
+
+  assert {
+    condition = aws_sagemaker_model.this[0].primary_container[0].environment == tomap({
+      SAGEMAKER_CONTAINER_LOG_LEVEL = "20"
+      SAGEMAKER_PROGRAM             = "inference.py"
+      SAGEMAKER_REGION              = "eu-central-1"
+      SAGEMAKER_SUBMIT_DIRECTORY    = "/opt/ml/model/code"
+    })
+    error_message = "AWS's container is not told where the hooks are."
+  }
+  assert {
+    condition = (
+      endswith(aws_sagemaker_model.this[0].primary_container[0].image, "/pytorch-inference:2.6.0-cpu-py312-ubuntu22.04-sagemaker")
+      && !aws_sagemaker_model.this[0].enable_network_isolation
+      && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].container_startup_health_check_timeout_in_seconds == 600
+    )
+    error_message = "AWS's container is not run, or cannot install packages when it starts."
+  }
+  assert {
+    condition     = length(data.aws_ecr_image.serving) == 0 && one([for s in jsondecode(aws_iam_role_policy.model[0].policy).Statement : s.Resource if s.Sid == "PullImage"]) == "arn:aws:ecr:eu-central-1:763104351884:repository/pytorch-inference"
+    error_message = "The role may pull another image, or ours has to be there too."
+  }
+}
+
+run "where_no_image_is_pulled_none_has_to_be_there" {
+  command = plan
+
+  variables {
+    check_image = false
+  }
+
+  assert {
+    condition     = length(data.aws_ecr_image.serving) == 0
+    error_message = "The local AWS would need an image that nothing there can build."
   }
 }
 
@@ -304,8 +353,8 @@ run "disks_inside_the_instance_take_no_key" {
     error_message = "SageMaker refuses a key for instances with disks of their own."
   }
   assert {
-    condition     = aws_sagemaker_model.this[0].primary_container[0].environment == tomap({ TOP_K = "3" })
-    error_message = "A custom image gets variables of AWS's container."
+    condition     = aws_sagemaker_model.this[0].primary_container[0].environment == tomap({ TOP_K = "3" }) && length(data.aws_ecr_image.serving) == 0
+    error_message = "A custom image gets variables of AWS's container, or ours has to be there too."
   }
   assert {
     condition     = [for s in jsondecode(aws_iam_role_policy.model[0].policy).Statement : s.Resource if s.Sid == "PullImage"] == ["arn:aws:ecr:eu-central-1:123456789012:repository/team/dogs"]
@@ -356,6 +405,7 @@ run "serverless_has_no_instances_network_or_guardrails" {
       && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].serverless_config[0].max_concurrency == 10
       && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].serverless_config[0].provisioned_concurrency == 2
       && length(aws_sagemaker_endpoint_configuration.this[0].production_variants[0].routing_config) == 0
+      && aws_sagemaker_endpoint_configuration.this[0].production_variants[0].container_startup_health_check_timeout_in_seconds == null
     )
     error_message = "The configuration is not serverless."
   }

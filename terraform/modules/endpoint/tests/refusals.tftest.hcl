@@ -19,6 +19,11 @@ variables {
   artifacts_bucket     = { name = "dogs-test-artifacts", arn = "arn:aws:s3:::dogs-test-artifacts" }
   model                = { data_url = "s3://dogs-test-artifacts/models/a/model.tar.gz" }
   rollback_alarm_names = ["dogs-test-endpoint-errors"]
+  serving_image = {
+    uri        = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogs-test-serving:0123456789abcdef"
+    repository = "dogs-test-serving"
+    tag        = "0123456789abcdef"
+  }
 }
 
 run "a_model_that_does_not_exist" {
@@ -81,10 +86,38 @@ run "a_kind_that_does_not_exist" {
   expect_failures = [var.kind]
 }
 
-run "a_gpu_for_the_cpu_container" {
+run "a_gpu_for_our_image" {
   command = plan
   variables { instance_type = "ml.g5.xlarge" }
   expect_failures = [var.instance_type]
+}
+
+run "an_arm_processor_for_aws_container" {
+  command = plan
+  variables {
+    instance_type = "ml.c7g.large"
+    model         = { data_url = "s3://dogs-test-artifacts/models/a/model.tar.gz", image = "aws", network_isolation = false }
+  }
+  expect_failures = [var.instance_type]
+}
+
+run "aws_container_without_a_way_to_its_packages" {
+  command = plan
+  variables { model = { data_url = "s3://dogs-test-artifacts/models/a/model.tar.gz", image = "aws" } }
+  expect_failures = [var.model]
+}
+
+run "aws_container_by_its_name_in_a_network_without_a_way_out" {
+  command = plan
+  variables {
+    network = { vpc_id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    model = {
+      data_url          = "s3://dogs-test-artifacts/models/a/model.tar.gz"
+      image             = "763104351884.dkr.ecr.eu-central-1.amazonaws.com/pytorch-inference:2.6.0-cpu-py312-ubuntu22.04-sagemaker"
+      network_isolation = false
+    }
+  }
+  expect_failures = [var.model]
 }
 
 run "an_instance_type_of_ec2" {

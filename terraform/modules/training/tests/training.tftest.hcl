@@ -18,7 +18,7 @@ mock_provider "aws" {
     defaults = { arn = "arn:aws:iam::123456789012:policy/mocked" }
   }
   mock_resource "aws_ecr_repository" {
-    defaults = { arn = "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev", repository_url = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogbreed-dev" }
+    defaults = { arn = "arn:aws:ecr:eu-central-1:123456789012:repository/mocked" }
   }
   mock_resource "aws_cloudwatch_log_group" {
     defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/codebuild/dogbreed-dev-image" }
@@ -32,18 +32,28 @@ mock_provider "aws" {
 }
 
 variables {
-  prefix            = "dogbreed-dev"
-  kms_key_arn       = "arn:aws:kms:eu-central-1:123456789012:key/11111111-1111-1111-1111-111111111111"
-  data_bucket       = { name = "pictures", arn = "arn:aws:s3:::pictures" }
-  artifacts_bucket  = { name = "artifacts", arn = "arn:aws:s3:::artifacts" }
-  alarm_topic_arn   = "arn:aws:sns:eu-central-1:123456789012:dogbreed-dev-alarms"
-  bundle_path       = "versions.tf" # any file
-  image_source_path = "buildspec.yml"
+  prefix             = "dogbreed-dev"
+  kms_key_arn        = "arn:aws:kms:eu-central-1:123456789012:key/11111111-1111-1111-1111-111111111111"
+  data_bucket        = { name = "pictures", arn = "arn:aws:s3:::pictures" }
+  artifacts_bucket   = { name = "artifacts", arn = "arn:aws:s3:::artifacts" }
+  alarm_topic_arn    = "arn:aws:sns:eu-central-1:123456789012:dogbreed-dev-alarms"
+  bundle_path        = "versions.tf" # any file
+  image_source_paths = { serving = "buildspec.yml", training = "main.tf" }
   network = {
     vpc_id             = "vpc-1"
     subnet_ids         = ["subnet-1", "subnet-2"]
     security_group_ids = ["sg-1"]
   }
+}
+
+override_resource {
+  target = aws_ecr_repository.image["serving"]
+  values = { id = "dogbreed-dev-serving", arn = "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-serving", repository_url = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogbreed-dev-serving" }
+}
+
+override_resource {
+  target = aws_ecr_repository.image["training"]
+  values = { id = "dogbreed-dev-training", arn = "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-training", repository_url = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogbreed-dev-training" }
 }
 
 run "in_a_network" {
@@ -121,10 +131,10 @@ run "in_a_network" {
 
   assert {
     condition = one([for s in jsondecode(aws_iam_role_policy.execution.policy).Statement : s.Resource if s.Sid == "PullImages"]) == [
-      "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev",
+      "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-training",
       "arn:aws:ecr:eu-central-1:763104351884:repository/pytorch-training",
     ]
-    error_message = "A job pulls other images than ours and AWS's PyTorch."
+    error_message = "A job pulls other images than ours for jobs and AWS's PyTorch."
   }
 
   assert {
@@ -197,13 +207,37 @@ run "in_a_network" {
   }
 
   assert {
-    condition     = aws_codebuild_project.image.source_version == "version-1" && endswith(output.image_uri, ":${substr(filesha256("buildspec.yml"), 0, 16)}")
-    error_message = "The image's tag does not belong to the sources that are built."
+    condition = { for name, image in output.images : name => image.uri } == {
+      serving  = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogbreed-dev-serving:${substr(filesha256("buildspec.yml"), 0, 16)}"
+      training = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dogbreed-dev-training:${substr(filesha256("main.tf"), 0, 16)}"
+    }
+    error_message = "An image's tag is not the hash of its own sources."
   }
 
   assert {
-    condition     = aws_ecr_repository.image.image_tag_mutability == "IMMUTABLE" && aws_ecr_repository.image.image_scanning_configuration[0].scan_on_push && !aws_ecr_repository.image.force_delete
-    error_message = "Images can be replaced, are not scanned, or go with a destroy."
+    condition     = output.images.serving == { uri = output.images.serving.uri, repository = "dogbreed-dev-serving", tag = substr(filesha256("buildspec.yml"), 0, 16) }
+    error_message = "The server's image cannot be found in its repository."
+  }
+
+  assert {
+    condition = alltrue([
+      for repository in aws_ecr_repository.image :
+      repository.image_tag_mutability == "IMMUTABLE" && repository.image_scanning_configuration[0].scan_on_push && !repository.force_delete && repository.encryption_configuration[0].kms_key == var.kms_key_arn
+    ])
+    error_message = "Images can be replaced, are not scanned, lie there without our key, or go with a destroy."
+  }
+
+  assert {
+    condition = { for s in jsondecode(aws_iam_role_policy.image_build.policy).Statement : s.Sid => s.Resource if contains(["ReadSource", "PushImages"], s.Sid) } == {
+      ReadSource = "arn:aws:s3:::artifacts/image/*"
+      PushImages = ["arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-serving", "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-training"]
+    }
+    error_message = "A build reads more than its source, or pushes elsewhere than to the two repositories."
+  }
+
+  assert {
+    condition     = one([for s in jsondecode(aws_iam_policy.job_launcher.policy).Statement : s.Resource if s.Sid == "FindImages"]) == "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-training"
+    error_message = "A launcher cannot find the image for jobs."
   }
 
   # ----------------------------------------------------------------------------------------------------- features
@@ -267,7 +301,7 @@ run "outside_a_network" {
   }
 
   assert {
-    condition     = aws_ecr_repository.image.force_delete
+    condition     = alltrue([for repository in aws_ecr_repository.image : repository.force_delete])
     error_message = "Images keep the repository although they may be deleted."
   }
 
@@ -283,7 +317,7 @@ run "bad_input" {
   variables {
     prefix                = "Dog_Breed"
     bundle_path           = "nothing.tar.gz"
-    image_source_path     = "nothing.zip"
+    image_source_paths    = { serving = "versions.tf", training = "nothing.zip" }
     external_bucket_names = ["s3://their-dogs"]
     passable_role_arns    = ["arn:aws:iam::123456789012:role/*"]
     image_retention_count = 1
@@ -293,7 +327,7 @@ run "bad_input" {
   expect_failures = [
     var.prefix,
     var.bundle_path,
-    var.image_source_path,
+    var.image_source_paths,
     var.external_bucket_names,
     var.passable_role_arns,
     var.image_retention_count,
