@@ -6,6 +6,7 @@ Only the standard library, so that the Lambda function can carry this file as it
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import ipaddress
 import socket
@@ -18,7 +19,21 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 MAX_BYTES = 20 * 1024 * 1024
 TIMEOUT_S = 10.0
 MAX_REDIRECTS = 3
-_SPECIAL = [ipaddress.ip_network(n) for n in ("192.0.0.0/24", "fec0::/10")]  # Python takes some of it for public
+MAX_URL_LENGTH = 8192  # characters; signed addresses have some 2,000. urlsplit remembers the last ones, however long
+_INTERNET = ipaddress.ip_network("2000::/3")  # of IPv6, all that has been given out
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What Python, in some or all of its versions, takes for public.
+_SPECIAL = [
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's metadata and certificates
+        "192.0.0.0/24",  # protocol assignments, Oracle's metadata among them
+        "192.88.99.0/24",  # relays of 6to4
+        "2001::/32",  # Teredo: IPv4 addresses inside, those of its servers too
+        "2002::/16",  # 6to4: an IPv4 address inside
+        "3fff::/20",  # documentation
+    )
+]
 _HEADERS = {"User-Agent": "dogbreed", "Accept": "image/*", "Connection": "close"}
 
 
@@ -53,31 +68,33 @@ def fetch_url(
     """
     deadline = time.monotonic() + timeout_s
     for _ in range(max_redirects + 1):
-        parts = _checked(url)
-        with _connection(parts, deadline, allowed) as connection:
-            try:
+        try:
+            parts = _checked(url)
+            with _connection(parts, deadline, allowed) as connection:
                 connection.request("GET", _target(parts), headers=_HEADERS)
                 response = connection.getresponse()
                 if response.status in (301, 302, 303, 307, 308):
-                    url = urljoin(url, response.getheader("Location") or "")
+                    url = urljoin(url, _of_limited_length(response.getheader("Location") or ""))
                     continue
                 if response.status != 200:
                     raise Refused(f"the address answered with status {response.status}")
                 body = _body(response, max_bytes)
                 _left(deadline)  # cutting a connection ends headers, or a body without a length, as if they were whole
                 return body
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                if isinstance(error, Refused):
-                    raise
-                _left(deadline)  # was it cut because time ran out?
-                raise Refused(_reason(error)) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, Refused):
+                raise
+            _left(deadline)  # was it cut because time ran out?
+            raise Refused(_reason(error)) from None
     raise Refused(f"the address redirects more than {max_redirects} times")
 
 
 def _checked(url: str) -> SplitResult:
     try:
-        parts = urlsplit(url)
-        _ = parts.port
+        parts = urlsplit(_of_limited_length(url))
+        port = parts.port
+    except Refused:
+        raise
     except ValueError:
         raise Refused("the address is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -86,7 +103,15 @@ def _checked(url: str) -> SplitResult:
         raise Refused("an address with a user name or password is not fetched")
     if any(ord(c) <= 32 or ord(c) == 127 for c in url):
         raise Refused("the address is malformed")
+    if port is not None and port < 1024 and port not in (80, 443):
+        raise Refused("only the ports 80, 443 and those from 1024 on can be fetched from")  # not mail, not shells
     return parts
+
+
+def _of_limited_length(url: str) -> str:
+    if len(url) > MAX_URL_LENGTH:
+        raise Refused(f"the address is longer than {MAX_URL_LENGTH} characters")
+    return url
 
 
 @contextlib.contextmanager
@@ -109,17 +134,21 @@ def _connection(parts: SplitResult, deadline: float, allowed: Collection[str]) -
     timer.start()
     try:
         if parts.scheme == "https":
-            context = ssl.create_default_context()
-            sock = connection.sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            try:
-                sock.do_handshake()
-            except OSError as error:
-                _left(deadline)
-                raise Refused(_reason(error)) from None
+            name = host.removesuffix(".")  # as certificates spell it
+            sock = connection.sock = _tls().wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+            _left(deadline)  # the timer may have found neither of the two sockets
+            sock.do_handshake()
         yield connection
     finally:
         timer.cancel()
+        timer.join()  # or it might cut what gets this socket's number next
         sock.close()
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One for all: reading the machine's authorities takes far longer than fetching a picture."""
+    return ssl.create_default_context()
 
 
 def _target(parts: SplitResult) -> str:
@@ -163,11 +192,12 @@ def is_public(address: str) -> bool:
     """False for loopback, private, link-local (cloud metadata), multicast and reserved addresses, in any disguise."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):  # NAT64
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        # NAT64 is how networks without IPv4 reach it: their name servers answer with such addresses.
+        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _INTERNET:
+            return False
     inside = ip.is_multicast or ip.is_reserved or any(ip in network for network in _SPECIAL)
     return ip.is_global and not inside
 

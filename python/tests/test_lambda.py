@@ -1,7 +1,7 @@
 """The Lambda function, with what it meets in AWS: events of each kind, hostile addresses, and an endpoint in any mood.
 
-The handler lies beside `webfetch.py` as in its package, boto's real client talks HTTP to a stand-in for SageMaker's
-runtime, and pictures come from a real web server.
+The handler lies among the files of its package, boto's real client talks HTTP to a stand-in for SageMaker's runtime,
+pictures come from a real web server, and traces go to a real socket.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import contextlib
 import importlib.util
 import json
-import shutil
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from photographs import draw, encode
+
+from dogbreed.aws.package import PACKAGES
+from dogbreed.aws.repository import Repository
 
 ROOT = Path(__file__).parents[2]
 JPEG, PNG, WEBP = (encode(draw(0, 1), kind) for kind in ("JPEG", "PNG", "WEBP"))
@@ -50,6 +54,7 @@ class Server(ThreadingHTTPServer):
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or a body waits 40 ms for its headers to be acknowledged
 
             def setup(self) -> None:
                 server.connections += 1
@@ -123,6 +128,8 @@ class Runtime(Server):
             asked = json.loads(body)["top_k"]
             wanted = len(BREEDS) if asked == "all" else asked
         answer = {"predictions": BREEDS[:wanted], "rejected": False, "model": "net"}
+        if b'"details": true' in body:
+            answer["details"] = {"picture": "data:image/jpeg;base64,AAAA", "similar": None, "ms": {"decode": 1.5}}
         send(request, 200, json.dumps(answer).encode(), Content_Type="application/json")
 
     def fail(self, status: int, code: str, message: str = "SECRET", **members: object) -> None:
@@ -133,8 +140,8 @@ class Runtime(Server):
 
 def load(folder: Path, environment: dict[str, str]) -> ModuleType:
     """The handler, imported from a folder that holds what its package holds."""
-    for file in ("lambda/handler.py", "python/dogbreed/webfetch.py"):
-        shutil.copy(ROOT / file, folder)
+    for name, source in PACKAGES["lambda.zip"](Repository(ROOT)).items():
+        (folder / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"AWS_DEFAULT_REGION": "us-east-1", "ENDPOINT_NAME": "dogbreed-test", **environment}.items():
             patch.setenv(name, value)
@@ -145,7 +152,8 @@ def load(folder: Path, environment: dict[str, str]) -> ModuleType:
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    del sys.modules["webfetch"]
+    for name in ("webfetch", "xray"):
+        del sys.modules[name]
     return module
 
 
@@ -164,7 +172,9 @@ class Function:
         answer = self.module.handler(event, CONTEXT)
         self.log = self.captured().out
         self.lines = [json.loads(line) for line in self.log.splitlines()]
-        assert set(answer) == {"statusCode", "headers", "body"}
+        is_web = isinstance(event, dict) and "requestContext" in event
+        assert set(answer) == {"statusCode", "headers", "body"} | ({"isBase64Encoded"} if is_web else set())
+        assert not answer.get("isBase64Encoded")
         assert answer["headers"]["Content-Type"] == "application/json"
         assert "SECRET" not in json.dumps(answer)
         assert len(self.lines) == 1 and self.lines[0]["status"] == answer["statusCode"]
@@ -257,6 +267,19 @@ def test_as_many_classes_are_answered_as_are_asked_for(function: Function, top_k
         assert json.loads(request.body) == {"image": text(JPEG), "top_k": top_k}
 
 
+def test_details_are_asked_for_and_come_through(function: Function) -> None:
+    for event in ({"image": text(JPEG)}, {"url": function.web.url("/dog.jpg")}):
+        for wrapped in (event | {"details": True}, http_v2(json.dumps(event | {"details": True}))):
+            status, body = function(wrapped)
+            assert status == 200 and len(body["predictions"]) == 5
+            assert body["details"]["picture"].startswith("data:image/jpeg;base64,") and body["details"]["ms"]
+            request = function.runtime.received.pop()
+            assert request.headers["Content-Type"] == "application/json"
+            assert json.loads(request.body) == {"image": text(JPEG), "top_k": 5, "details": True}
+    assert "details" not in function({"image": text(JPEG), "details": False})[1]
+    assert function.runtime.received[0].body == JPEG  # as bare bytes
+
+
 # ------------------------------------------------------------------------------------------------ events
 
 
@@ -311,10 +334,84 @@ def test_a_web_request_carries_a_picture(function: Function, wrap: Callable[...,
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_other_methods_are_refused(function: Function, method: str) -> None:
+def test_without_the_page_other_methods_are_refused(function: Function, method: str) -> None:
     for wrap in (http_v2, http_v1):
         function.refusal(wrap("", method=method), 405)
         assert function.headers["Allow"] == "POST"
+
+
+@pytest.fixture(scope="module")
+def with_page(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return load(tmp_path_factory.mktemp("with-page"), environment | {"PAGE": "1"})
+
+
+@pytest.fixture
+def page_function(
+    function: Function, with_page: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Any], dict[str, Any]]:
+    """The function where PAGE is 1, with its folder on the path as in Lambda; gives answers as they are."""
+    monkeypatch.syspath_prepend(Path(str(with_page.__file__)).parent)
+    monkeypatch.delitem(sys.modules, "page", raising=False)
+    return lambda event: dict(with_page.handler(event, CONTEXT))
+
+
+def at(path: str, wrap: Callable[..., dict[str, Any]], method: str = "GET", **headers: str) -> dict[str, Any]:
+    where = {"rawPath": path} if wrap is http_v2 else {"path": path}
+    return wrap("", method=method, **where) | {"headers": headers}
+
+
+@pytest.mark.parametrize("wrap", [http_v2, http_v1])
+def test_the_page_is_answered_at_the_root_and_nowhere_else(
+    page_function: Callable[[Any], dict[str, Any]], wrap: Callable[..., dict[str, Any]]
+) -> None:
+    assert "page" not in sys.modules, "calls that classify do not pay for it"
+    answer = page_function(at("/", wrap))
+    assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, False)
+    assert answer["body"].encode() == (ROOT / "python/dogbreed/page.html").read_bytes()
+    assert answer["headers"]["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer["headers"]["Content-Security-Policy"]
+
+    head = page_function(at("/", wrap, "HEAD"))
+    assert (head["statusCode"], head["body"], head["headers"]) == (200, "", answer["headers"])
+
+    kept = page_function(at("/", wrap, **{"If-None-Match": answer["headers"]["ETag"]}))
+    assert (kept["statusCode"], kept["body"]) == (304, "")
+
+    for path in ("/favicon.ico", "/invocations", "//", "/../etc/passwd", "", "/page.html"):
+        for method in ("GET", "HEAD"):
+            answer = page_function(at(path, wrap, method))
+            assert answer["statusCode"] == 404 and "the page is at /" in json.loads(answer["body"])["error"]
+    for method in ("PUT", "DELETE", "OPTIONS", "get", "TRACE"):
+        answer = page_function(at("/", wrap, method))
+        assert (answer["statusCode"], answer["headers"]["Allow"]) == (405, "GET, HEAD, POST")
+
+
+def test_the_page_lies_below_the_stage_of_an_api(page_function: Callable[[Any], dict[str, Any]]) -> None:
+    def status(path: str, stage: str) -> int:
+        event = at(path, http_v2)
+        event["requestContext"]["stage"] = stage
+        return int(page_function(event)["statusCode"])
+
+    assert status("/", "$default") == status("/prod/", "prod") == 200
+    assert status("/prod", "prod") == status("/other/", "prod") == 404  # from /prod the page could not find back
+
+
+@pytest.mark.parametrize("wrap", [http_v2, http_v1])
+def test_with_the_page_any_path_takes_pictures(
+    page_function: Callable[[Any], dict[str, Any]], wrap: Callable[..., dict[str, Any]]
+) -> None:
+    for path in ("/", "/invocations", "/any/where"):
+        event = at(path, wrap, "POST") | {"body": json.dumps({"image": text(JPEG)})}
+        assert page_function(event)["statusCode"] == 200
+    assert page_function({"image": text(JPEG)})["statusCode"] == 200
+
+
+def test_a_page_that_is_missing_is_a_fault_of_ours(
+    page_function: Callable[[Any], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "page", None)
+    answer = page_function(at("/", http_v2))
+    assert (answer["statusCode"], answer["body"]) == (500, '{"error": "something went wrong on our side"}')
 
 
 @pytest.mark.parametrize(
@@ -330,6 +427,10 @@ def test_other_methods_are_refused(function: Function, method: str) -> None:
         ({"image": text(JPEG), "top_k": 10**30}, 400), ({"image": text(JPEG), "top_k": None}, 400),
         ({"image": text(JPEG + bytes(5 * MIB))}, 413),
         ({"image": text(JPEG + bytes(4 * MIB + MIB // 2)), "top_k": "all"}, 413),
+        ({"image": text(JPEG + bytes(4 * MIB + MIB // 2)), "details": True}, 413),
+        ({"image": text(JPEG), "details": 1}, 400), ({"image": text(JPEG), "details": "true"}, 400),
+        ({"image": text(JPEG), "details": None}, 400),
+        ({"url": "http://a.invalid/" + "a" * 8192}, 422), ({"url": "a" * 5_000_000}, 422),
         ({"requestContext": None}, 405), ({"requestContext": {"http": 3}, "httpMethod": "POST", "headers": [1]}, 400),
         (http_v2(""), 400), (http_v2("{"), 400), (http_v2("[]"), 400), (http_v2("[" * 100_000), 400),
         (http_v2("null"), 400), (http_v2('{"url": "\ud800"}'), 422), (http_v2("1" * 5000), 400),
@@ -530,6 +631,19 @@ def test_a_missing_permission_is_named_in_the_log_and_nowhere_else(function: Fun
         (503, "SECRET", 503, "the model is busy; try again in some seconds"),
         (504, "SECRET", 504, "the model took too long"),
         (500, "Traceback SECRET", 502, "the model failed"),
+        # AWS's own toolkit: the line of JSON, then where in the container it came from
+        (
+            422,
+            '{"error": "the picture is cut off"}\nTraceback (most recent call last):\n  SECRET',
+            422,
+            "the picture is cut off",
+        ),
+        (400, '{"error": "no"}\r\n{"error": "SECRET"}', 400, "no"),
+        (400, '\n{"error": "SECRET"}', 400, "the model refused the picture"),
+        (400, '{"error": "two\\nlines"}', 400, "two lines"),
+        (400, '{"error": " "}', 400, "the model refused the picture"),
+        (400, '{"error": "' + "x" * 500 + '"}', 400, "x" * 200),
+        (422, "", 422, "the model refused the picture"),
     ],
 )
 def test_the_models_own_refusal_of_a_picture_is_passed_on_but_nothing_else_of_it(
@@ -550,6 +664,12 @@ def test_the_models_own_refusal_of_a_picture_is_passed_on_but_nothing_else_of_it
 def test_an_unreadable_answer_is_a_bad_gateway(function: Function, answer: bytes) -> None:
     function.runtime.failure = lambda request: send(request, 200, answer)
     assert function.refusal({"image": text(JPEG)}, 502) == "the model's answer could not be read"
+
+
+def test_an_answer_too_large_for_lambda_is_a_bad_gateway(function: Function) -> None:
+    large = json.dumps({"predictions": [], "details": "x" * 6_000_000}).encode()
+    function.runtime.failure = lambda request: send(request, 200, large)
+    assert function.refusal({"image": text(JPEG)}, 502) == "the model's answer is too large"
 
 
 def test_a_silent_endpoint_is_given_up_in_time(function: Function) -> None:
@@ -608,7 +728,7 @@ def test_a_fault_of_ours_shows_its_trace_in_the_log_only(function: Function, mon
     assert "SECRET" not in function.log
 
 
-# ------------------------------------------------------------------------------------------------ logs and weight
+# ------------------------------------------------------------------------------------------------ logs
 
 
 def test_a_call_is_one_line_of_json_without_the_query_of_the_address(function: Function) -> None:
@@ -619,6 +739,121 @@ def test_a_call_is_one_line_of_json_without_the_query_of_the_address(function: F
     assert 0 < line["fetch_ms"] < line["ms"] and 0 < line["invoke_ms"] < line["ms"]
     assert line["timestamp"].endswith("Z")
     assert "SECRET" not in function.log and "private" not in function.log
+
+
+# ------------------------------------------------------------------------------------------------ traces
+
+ROOT_ID, PARENT = "1-581cf771-a006649127e371903a2de979", "70de5b6f19ff9a0b"
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where X-Ray's daemon listens, for a call that is traced."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.settimeout(2)
+        monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"127.0.0.1:{listening.getsockname()[1]}")
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={ROOT_ID};Parent={PARENT};Sampled=1;Lineage=1:a87bd80c:0")
+        yield listening
+
+
+def received(daemon: socket.socket) -> list[dict[str, Any]]:
+    """The subsegments that have come."""
+    daemon.settimeout(0.1)
+    found = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            head, _, document = daemon.recv(65536).partition(b"\n")
+            assert json.loads(head) == {"format": "json", "version": 1}
+            found.append(json.loads(document))
+    return found
+
+
+def test_a_traced_call_tells_how_long_its_parts_took(function: Function, daemon: socket.socket) -> None:
+    before = time.time()
+    assert function({"url": function.web.url("/private/dog.jpg") + "?token=SECRET"})[0] == 200
+    segments = received(daemon)
+    assert [s["name"] for s in segments] == ["fetch", "invoke"]
+    for segment in segments:
+        assert (segment["trace_id"], segment["parent_id"], segment["type"]) == (ROOT_ID, PARENT, "subsegment")
+        assert re.fullmatch("[0-9a-f]{16}", segment["id"])
+        assert before - 1 < segment["start_time"] < segment["end_time"] < time.time() + 1
+        assert not (segment["error"] or segment["fault"] or segment["throttle"])
+        took_ms = 1000 * (segment["end_time"] - segment["start_time"])
+        assert took_ms == pytest.approx(function.lines[0][f"{segment['name']}_ms"], abs=1)
+    assert segments[0]["id"] != segments[1]["id"]
+    assert [s["annotations"] for s in segments] == [{"host": "127.0.0.1"}, {"endpoint": "dogbreed-test"}]
+    assert "SECRET" not in json.dumps(segments) and "private" not in json.dumps(segments)
+    assert function.lines[0]["traceId"] == ROOT_ID
+
+
+@pytest.mark.parametrize(
+    ("fail", "flags"),
+    [
+        ((400, "ThrottlingException"), {"error": True, "throttle": True, "fault": False}),
+        ((500, "InternalFailure"), {"error": False, "throttle": False, "fault": True}),
+    ],
+)
+def test_a_trace_shows_what_failed(
+    function: Function, daemon: socket.socket, fail: tuple[int, str], flags: dict[str, bool]
+) -> None:
+    function.runtime.fail(*fail)
+    function({"image": text(JPEG)})
+    (segment,) = received(daemon)
+    assert segment["name"] == "invoke" and flags.items() <= segment.items()
+    function({"url": "http://10.0.0.1/"})
+    (segment,) = received(daemon)
+    assert segment["name"] == "fetch" and segment["error"] and segment["annotations"] == {"host": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        f"Root={ROOT_ID};Parent={PARENT};Sampled=0", f"Root={ROOT_ID}", f"Root={ROOT_ID};Sampled=1", "", ";;=;Root",
+        f"Root={ROOT_ID}x;Parent={PARENT};Sampled=1", f'Root={ROOT_ID};Parent="}}SECRET;Sampled=1', "Root=1;Sampled=1",
+        f"Root={ROOT_ID};Parent={PARENT};Sampled=?",
+    ],
+)  # fmt: skip
+def test_a_call_that_is_not_sampled_is_not_traced(
+    function: Function, daemon: socket.socket, monkeypatch: pytest.MonkeyPatch, trace: str
+) -> None:
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
+    assert function({"image": text(JPEG)})[0] == 200
+    assert received(daemon) == []
+    assert function.lines[0].get("traceId") == (
+        ROOT_ID if trace.startswith(f"Root={ROOT_ID}") and "x" not in trace else None
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", ":2000", "no-such-host.invalid:2000", "0.0.0.0:0",
+        "127.0.0.1:9", "[::1]:9", "tcp:127.0.0.1:9",
+    ],
+)  # fmt: skip
+def test_a_daemon_that_is_not_there_neither_fails_nor_delays_a_call(
+    function: Function, daemon: socket.socket, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", address)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("looked a name up"))
+    started = time.monotonic()
+    xray = function.module.xray
+    for _ in range(20):
+        xray.send(xray.current(), "fetch", 1.0, 2.0, 200, host="a.invalid")
+    assert time.monotonic() - started < 0.5
+    assert received(daemon) == []
+
+
+def test_the_daemon_may_be_named_with_both_protocols(
+    function: Function, daemon: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"tcp:127.0.0.1:9 udp:127.0.0.1:{daemon.getsockname()[1]}")
+    assert function({"image": text(JPEG)})[0] == 200
+    assert [segment["name"] for segment in received(daemon)] == ["invoke"]
+
+
+# ------------------------------------------------------------------------------------------------ weight
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak counts the process that started this one, too")
@@ -643,4 +878,14 @@ print(int(peak.split()[1]) // 1024, *sorted(name for name in top if "_" not in n
     )
     peak_mib, *modules = done.stdout.splitlines()[-1].split()
     assert int(peak_mib) < 70
-    assert set(modules) <= {"handler", "webfetch", "botocore", "dateutil", "jmespath", "six", "urllib3", "certifi"}
+    assert set(modules) <= {
+        "handler",
+        "webfetch",
+        "xray",
+        "botocore",
+        "dateutil",
+        "jmespath",
+        "six",
+        "urllib3",
+        "certifi",
+    }
