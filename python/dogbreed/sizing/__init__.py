@@ -1,0 +1,1 @@
+"""How much load one instance takes, the Terraform values that follow, and what scaling policies make of traffic."""
