@@ -264,6 +264,7 @@ def openvino_runtime(model: Any, precision: str, streams: int = 1) -> Runtime:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": cpu_count(),
         "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,  # a pinned stream waits while other work has its core
     }
     try:
         compiled = openvino.Core().compile_model(model, "CPU", settings)

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dogbreed.serve")
 
-STOP_TIMEOUT_S = 25  # SageMaker and Docker kill after 30
+STOP_TIMEOUT_S = 20  # SageMaker and Docker kill after 30
 START_TIMEOUT_S = 30.0
 FETCHES = 8  # addresses that a worker fetches at a time
 LONG_BYTES = 64 * 1024  # of JSON, which takes the event loop a millisecond
@@ -367,6 +367,7 @@ def _end_with_supervisor() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -420,7 +421,7 @@ def serve(
         log_config=log_config(),
         access_log=False,
         server_header=False,
-        timeout_worker_healthcheck=20,
+        timeout_worker_healthcheck=10,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
         h11_max_incomplete_event_size=MAX_HEADERS_BYTES,
@@ -460,7 +461,7 @@ def running(folder: Path, *options: str, timeout_s: float = 60) -> Iterator[Runn
         DogbreedError: it ended, or did not answer in time.
     """
     command = [sys.executable, "-m", "dogbreed", "serve", str(folder), "--port", "0", *options]
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("a+") as said:
         process = subprocess.Popen(command, stderr=said)
         try:
             deadline = perf_counter() + timeout_s

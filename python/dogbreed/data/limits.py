@@ -44,6 +44,9 @@ def _jpeg(data: bytes) -> Announced:
             continue
         if marker == 0xDA:  # the pixels
             break
+        if marker == 0xC8 or 0xD0 <= marker <= 0xD9 or 0xF0 <= marker <= 0xFD:  # as Pillow reads them, without a length
+            at += 2
+            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = _big(data, at + 5, 2), _big(data, at + 7, 2)
         at += 2 + max(2, _big(data, at + 2, 2))

@@ -90,6 +90,8 @@ def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[st
         raise BadPicture(f"this is not a picture in a known format ({known})") from None
     if picture.width * picture.height > max_pixels:
         raise BadPicture(too_large)
+    if header and header.pixels < picture.width * picture.height:  # a second header: which one counts?
+        raise BadPicture("the picture is broken (it has more than one size)")
     if max(picture.size) > MAX_SIDE:
         raise BadPicture(f"the picture is wider or higher than {MAX_SIDE:,} pixels")
     scans = data.count(b"\xff\xda") if picture.format in ("JPEG", "MPO") else 0
