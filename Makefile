@@ -42,7 +42,7 @@ $(VENV)-scan/installed: python/locks/scan.txt $(VENV)/installed
 	@$(SCAN_BIN)/python -m pip install --quiet --disable-pip-version-check --requirement python/locks/scan.txt
 	@touch $@
 
-demo: setup ## pictures → tuning → training → predictions and a report; DATA=folder|zip|url chooses the pictures
+demo: setup ## pictures → tuning → training → predictions, a report and a server; DATA=folder|zip|url chooses the pictures
 	@$(BIN)/dogbreed demo --folder '$(DEMO_DIR)' $(if $(DATA),--data '$(DATA)')
 
 test: setup build/browser $(VENV)-scan/installed ## all tests, with the infrastructure's and the security scans
@@ -85,7 +85,7 @@ destroy: setup ## show what would be removed, ask, and remove it; data stays unl
 output: setup ## print names, addresses and roles of what was made, as JSON
 	@$(BIN)/dogbreed infra output --env $(ENV)
 
-scan: setup $(VENV)-scan/installed ## security scans of Terraform, its plan, the image and all IAM policies: fails on any finding
+scan: setup $(VENV)-scan/installed ## security scans of Terraform, its plan, the images and all IAM policies: fails on any finding
 	@$(BIN)/dogbreed infra scan --tools $(SCAN_BIN)
 
 local-up: setup ## start the local AWS and print what points AWS clients at it

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
-PACKAGES = ("torch", "torchvision", "timm", "openvino", "pillow", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "openvino", "nncf", "onnxruntime", "pillow", "numpy")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY")
 
 

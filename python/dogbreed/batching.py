@@ -1,7 +1,7 @@
 """The work behind the server: threads that decode pictures and run the network, several pictures at once under load.
 
-Of large pictures, which take seconds and hundreds of megabytes, one is worked on at a time, and the others wait for it
-apart from the small ones.
+Large pictures of the formats that are decoded as a whole take seconds and hundreds of megabytes: one is worked on at a
+time, and the others wait for it apart from the rest.
 
 A free thread takes what is waiting, its share of it and at most a batch, and never waits for more to come: a single
 request is answered as fast as without batches. Each thread has its share of the cores for decoding and network alike,
@@ -69,7 +69,7 @@ class Batcher:
     def submit(self, request: Request) -> Future[Answer]:
         """Queues a request. Its future gives the answer or raises BadRequest; cancelling drops it from the queue."""
         header = announced(request.picture)
-        job = _Job(request, large=header is not None and header.pixels > LARGE_PIXELS)
+        job = _Job(request, large=header is not None and header.pixels > LARGE_PIXELS and not header.by_rows)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")

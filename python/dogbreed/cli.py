@@ -295,7 +295,10 @@ def optimise(
     """Choose by measurement how the model computes on CPUs like this one, and keep the choice in its folder."""
     from dogbreed.optimise import optimise as run
 
-    show.print_choice(run(model, data, max_drop=max_drop / 100))
+    choice = run(model, data, max_drop=max_drop / 100)
+    show.print_choice(choice)
+    if choice.chosen.precision != "f32":
+        typer.echo(f"Metrics and report are still of f32. To measure again: dogbreed evaluate {model} {data}")
 
 
 @app.command()
@@ -319,7 +322,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where pictures, model and report go.")] = Path(),
     trials: Annotated[int, typer.Option(help="Trials of the study.")] = 50,
 ) -> None:  # fmt: skip
-    """Run everything once: pictures, tuning, training, predictions, report."""
+    """Run everything once: pictures, tuning, training, choice of arithmetic, predictions, report, server."""
     from dogbreed.demo import run_demo
 
     run_demo(data, folder, trials=trials)
@@ -526,7 +529,7 @@ def infra_scan(
     tools: Annotated[Path, typer.Option(help="The folder of the scanners' programs.")] = Path(".venv-scan/bin"),
     root: Root = None,
 ) -> None:
-    """Scan Terraform, its plan, the image and all IAM policies for security faults; exits with 1 if there are any."""
+    """Scan Terraform, its plan, the images and all IAM policies for security faults; exits with 1 if there are any."""
     from dogbreed.aws.repository import Repository
     from dogbreed.aws.scan import scan
 
@@ -659,7 +662,7 @@ def loadtest(
 def simulate_scaling(
     traffic: Annotated[str, typer.Option(metavar="KIND|FILE", help="daily, spike, step, constant, or a CSV file with time_s,requests_per_s or timestamp,requests.")] = "daily",
     target: Annotated[list[str] | None, typer.Option(help="Invocations per minute and instance; several with commas. [dim]Default: 300, or what --measured leads to.[/dim]")] = None,
-    cooldown: Annotated[list[str] | None, typer.Option(help="Seconds of both cooldowns; several with commas. [dim]Default: 300.[/dim]")] = None,
+    cooldown: Annotated[list[str] | None, typer.Option(help="Seconds of both cooldowns; several with commas. [dim]Default: 300 in, 360 out.[/dim]")] = None,
     scale_in_cooldown: Annotated[list[str] | None, typer.Option(help="Another one after a scale-in.")] = None,
     scale_out_cooldown: Annotated[list[str] | None, typer.Option(help="Another one after a scale-out.")] = None,
     min_instances: Annotated[int, typer.Option(min=1, help="Fewest instances.")] = 1,
@@ -700,15 +703,15 @@ def simulate_scaling(
     usual = command.DEFAULT_TARGET
     if found and found.sustained_per_instance:
         usual = recommend.invocations_per_instance(found.sustained_per_instance)
-    both = command.numbers(cooldown, "--cooldown", [command.DEFAULT_COOLDOWN_S])
-    ins = command.numbers(scale_in_cooldown, "--scale-in-cooldown", both)
-    outs = command.numbers(scale_out_cooldown, "--scale-out-cooldown", both)
+    both = command.numbers(cooldown, "--cooldown", [])
+    ins = command.numbers(scale_in_cooldown, "--scale-in-cooldown", both or [command.DEFAULT_SCALE_IN_COOLDOWN_S])
+    outs = command.numbers(scale_out_cooldown, "--scale-out-cooldown", both or [command.DEFAULT_SCALE_OUT_COOLDOWN_S])
     command.simulate_scaling(
         command.read_traffic(
             traffic, base_rate=base_rate, peak_rate=peak_rate, hours=hours, spike_minutes=spike_minutes
         ),
         policies(
-            command.numbers(target, "--target", [usual]), ins, outs if scale_in_cooldown or scale_out_cooldown else None,
+            command.numbers(target, "--target", [usual]), ins, None if both and not (scale_in_cooldown or scale_out_cooldown) else outs,
             min_instances=min_instances, max_instances=max_instances,
         ),
         Instance(

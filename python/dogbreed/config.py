@@ -261,7 +261,7 @@ class ServeConfig(_Config):
     """How the server runs."""
 
     workers: int = setting(1, "Processes, each with the model in its memory.", low=1, high=64)
-    threads: int = setting(0, "Threads of a worker that decode and run the network; 0: one per core.", low=0, high=256)
+    threads: int = setting(0, "Threads of a worker that answer; 0: its share of the cores.", low=0, high=256)
     max_batch: int = setting(8, "Pictures in one run of the network, at most.", low=1, high=256)
     queue: int = setting(64, "Requests that a worker has in hand, at most; more are answered 429.", low=1, high=10_000)
     body_mib: int = setting(64, "Memory for their bodies in MiB, at most; more are answered 429.", low=8, high=65536)

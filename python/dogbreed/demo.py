@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,28 +70,25 @@ def run_demo(data: str | None, folder: Path, *, trials: int = 50) -> Demo:
         show.print_predictions(list(predict(model, [str(path) for path in some])), model.breeds, top_k=3)
     demo = Demo(root, runs / "model", show.report_path(runs / "model"))
     with _step(6, "Serve"):
-        _serve(demo, some[0])
+        _serve(demo, some)
     return demo
 
 
-def _serve(demo: Demo, picture: Path) -> None:
+def _serve(demo: Demo, pictures: Sequence[Path]) -> None:
     """Asks a real server; on a terminal it goes on until Ctrl-C."""
-    from dogbreed.serve import running
+    from dogbreed.server_process import running
 
     with running(demo.model) as server:
-        kind = {".png": "image/png", ".webp": "image/webp"}.get(picture.suffix.lower(), "image/jpeg")
-        request = urllib.request.Request(f"{server.address}/invocations", picture.read_bytes(), {"Content-Type": kind})
-        for _ in range(2):  # of the first answer a part is for opening the connection and the file
+        for picture in pictures:
             started = time.perf_counter()
-            with urllib.request.urlopen(request, timeout=30) as response:
-                best = json.load(response)["predictions"][0]
+            status, answer = server.classify(picture.read_bytes())
             ms = (time.perf_counter() - started) * 1e3
-        out.print(
-            f"POST {server.address}/invocations, {picture.name}: "
-            f"{best['breed']}, {best['probability']:.1%}, in {ms:.0f} ms",
-            soft_wrap=True,
-            markup=False,
-        )
+            if status == 200:
+                best = answer["predictions"][0]
+                said = f"{best['breed']}, {best['probability']:.1%}, in {ms:.0f} ms"
+            else:  # broken, or of a kind or size that is for training only
+                said = f"{answer['error']} ({status})"
+            out.print(f"POST {server.address}/invocations, {picture.name}: {said}", soft_wrap=True, markup=False)
         out.print(f"Report: {demo.report}", soft_wrap=True, markup=False)
         out.print(f"Try:    {sys.argv[0]} predict PICTURE --model {demo.model}", soft_wrap=True, markup=False)
         if sys.stdin.isatty() and sys.stdout.isatty():

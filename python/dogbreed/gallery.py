@@ -51,7 +51,7 @@ class Gallery:
         from scipy.cluster.vq import kmeans2
 
         rows: list[int] = []
-        for label in np.unique(labels):
+        for label in np.unique(labels) if per_class else ():
             mine = np.flatnonzero(labels == label)
             directions = unit(np.array(matrix[mine]))
             if len(mine) <= per_class:
@@ -91,7 +91,7 @@ class Gallery:
         with np.load(path, allow_pickle=False) as arrays:
             data = arrays["jpegs"].tobytes()
             ends = np.cumsum(arrays["sizes"]).tolist()
-            jpegs = tuple(data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+            jpegs = tuple(data[start:end] for start, end in zip([0, *ends], ends, strict=False))
             return cls(arrays["directions"].astype(np.float32), arrays["labels"], jpegs)
 
 

@@ -144,7 +144,7 @@ def predict_fn(request: Request, model: Model) -> dict[str, Any]:
     pixels = pixels_of(request, model)
     decoded = time.perf_counter()
     features = model.extractor(pixels[None])[0]
-    ms = {"decode": (decoded - started) * 1e3, "network": (time.perf_counter() - decoded) * 1e3}
+    ms = {"queue": 0.0, "decode": (decoded - started) * 1e3, "network": (time.perf_counter() - decoded) * 1e3}
     return to_json(request, model, pixels, features, ms)
 
 

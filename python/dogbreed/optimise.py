@@ -179,6 +179,7 @@ def _keep(model_dir: Path, network: Path, choice: Choice, threshold: float) -> N
             "measured": [asdict(c) for c in choice.candidates],
             "on": {"machine": platform.machine(), "cores": cpu_count(), "cpu": cpu_name()},
         }
+        recorded["extractor"]["precision"] = choice.chosen.precision
         recorded["rejection_threshold"] = threshold
         recorded["sha256"] = {name: sha256_file(partial / name) for name in WEIGHTS}
         write_json(partial / "config.json", recorded)

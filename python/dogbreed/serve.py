@@ -18,12 +18,9 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +28,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -91,7 +88,7 @@ class Service:
         loop = self._batcher.get_loop()
         started = perf_counter()
         try:
-            threads = self.config.threads or cpu_count()
+            threads = self.config.threads or max(1, cpu_count() // self.config.workers)
             model = Model.load(self._folder, device="cpu")
             model = replace(model, extractor=replace(model.extractor, streams=threads))
             batcher = Batcher(
@@ -114,7 +111,7 @@ class Service:
         loop = asyncio.get_running_loop()
         with self._admitted() as held:
             data, kind = await self._read(http, held), http.headers.get("content-type", "")
-            at_once = len(data) < LONG_BYTES or not kind.startswith(JSON)
+            at_once = len(data) < LONG_BYTES or not kind.lower().startswith(JSON)
             request = parse(data, kind) if at_once else await loop.run_in_executor(self._parser, parse, data, kind)
             del data
             if request.url is not None:
@@ -257,6 +254,8 @@ async def _refuse(_: Request, error: Exception) -> Response:
     if isinstance(error, BadRequest):
         return _json({"error": str(error)}, error.status)
     assert isinstance(error, HTTPException)
+    if error.status_code in (404, 405):
+        error.detail = "there is nothing of that kind here: pictures go to POST /invocations, the page is at GET /"
     return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
 
 
@@ -286,6 +285,10 @@ class Observed:
 
         try:
             await self._app(scope, receive, observe)
+        except asyncio.CancelledError:  # stopping took too long
+            if status is None:
+                problem = _json({"error": "the server is stopping; try again in some seconds"}, 503, RETRY_AFTER)
+                await problem(scope, receive, observe)
         except ClientDisconnect:
             status = 499  # as proxies log a client that has gone
         except Exception:
@@ -346,8 +349,17 @@ class _Supervisor(Multiprocess):
         self._hear_of_deaths()
 
     def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
         super().keep_subprocess_alive()
+        for process in before:
+            if process not in self.processes:
+                fields = {"worker": process.pid, "exit_code": process.exitcode}
+                log.error("a worker died and was replaced", extra={"fields": fields})
         self._hear_of_deaths()
+
+    def handle_hup(self) -> None:
+        """The terminal was closed, which ends every command of ours; uvicorn's own would start its workers anew."""
+        self.handle_term()
 
     def _hear_of_deaths(self) -> None:
         """With the parent's copy of the worker's end closed, a ping of one that has just died fails at once."""
@@ -438,58 +450,6 @@ def serve(
         shutil.rmtree(numbers, ignore_errors=True)
     if any(process.exitcode == _STARTUP_FAILURE for process in supervisor.processes):
         raise DogbreedError(f"The model {folder} could not be served", "The lines above say why.")
-
-
-@dataclass(frozen=True)
-class Running:
-    """A server in a process of its own. address: `http://host:port`."""
-
-    address: str
-    process: subprocess.Popen[bytes]
-    said: IO[str]
-
-    def log(self) -> str:
-        """All that it has written so far."""
-        return _read(self.said)
-
-
-@contextlib.contextmanager
-def running(folder: Path, *options: str, timeout_s: float = 60) -> Iterator[Running]:
-    """Runs `dogbreed serve` on a free port until the block ends; its block begins when the server answers.
-
-    Raises:
-        DogbreedError: it ended, or did not answer in time.
-    """
-    command = [sys.executable, "-m", "dogbreed", "serve", str(folder), "--port", "0", *options]
-    with tempfile.TemporaryFile("a+") as said:
-        process = subprocess.Popen(command, stderr=said)
-        try:
-            deadline = perf_counter() + timeout_s
-            while not (address := _answering(said)):
-                if process.poll() is not None or perf_counter() > deadline:
-                    raise DogbreedError("The server did not start", _read(said).strip()[-500:] or "It said nothing.")
-                time.sleep(0.05)
-            yield Running(address, process, said)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _read(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
-
-
-def _answering(said: IO[str]) -> str | None:
-    """The address of a server that has said where it is, if it is ready."""
-    found = re.search(r" at (http://\S+:\d+)/ ", _read(said))
-    if not found:
-        return None
-    try:
-        with urllib.request.urlopen(f"{found[1]}/ping", timeout=5):
-            return found[1]
-    except OSError:
-        return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

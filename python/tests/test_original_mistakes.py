@@ -156,7 +156,7 @@ def test_rgba_and_greyscale_pictures_fail(mode: str, trained: Trained) -> None:
         picture = Image.fromarray((np.asarray(draw(1, 0).convert("L")).astype(np.uint16)) * 257)
     else:
         picture = draw(1, 0).convert(mode)
-    data = encode(picture, "TIFF" if mode == "CMYK" else "PNG")
+    data = encode(picture, "JPEG" if mode == "CMYK" else "PNG")
     model = Model.load(trained.folder)
     assert decode(data, model.preprocessing).shape == (224, 224, 3)
     answer = predict_fn(input_fn(data, "image/png"), model)

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -358,3 +359,25 @@ def test_a_month_long_comparison_of_many_requests_is_fast_enough(tmp_path: Path)
         traffic, policies([30, 50, 100], [10, 30, 45, 300], None, min_instances=1, max_instances=4), Instance(0.05)
     )
     assert [o.requests for o in found] == [found[0].requests] * 12 and found[0].requests > 1_700_000
+
+
+def test_the_defaults_are_those_of_the_endpoint_s_module() -> None:
+    text = (Path(__file__).parents[2] / "terraform" / "modules" / "endpoint" / "variables.tf").read_text()
+
+    def default(name: str) -> float:
+        found = re.search(rf'variable "{name}" {{.*?\n  default +=  ?(\S+)', text, re.DOTALL)
+        assert found
+        return float(found[1])
+
+    assert default("invocations_per_instance") == command.DEFAULT_TARGET
+    assert default("scale_in_cooldown_s") == command.DEFAULT_SCALE_IN_COOLDOWN_S
+    assert default("scale_out_cooldown_s") == command.DEFAULT_SCALE_OUT_COOLDOWN_S
+
+
+def test_during_a_cooldown_what_has_come_into_service_counts() -> None:
+    """A load that goes on growing is followed as the new instances serve, however long the cooldown."""
+    minutes = 90
+    rate = np.where(np.arange(minutes) < 30, 4.0, np.where(np.arange(minutes) < 45, 20.0, 45.0))  # requests a second
+    arrivals = np.concatenate([m * 60 + np.arange(int(r * 60)) / r for m, r in enumerate(rate)])
+    fleet = scale(arrivals, minutes * 60, Policy(300, 300, 3600, 1, 20), start_s=240)
+    assert fleet.desired[-1] >= 9, "45 requests a second are 2,700 a minute: nine times the target"

@@ -10,11 +10,15 @@ _COSTLY = MAX_PARTS // 2  # a colour profile in a PNG is unpacked, to a megabyte
 
 @dataclass(frozen=True)
 class Announced:
-    """Of a JPEG, PNG or WebP: width and height in pixels, 0 if not found; segments or chunks, counted to MAX_PARTS."""
+    """Of a JPEG, PNG or WebP: width and height in pixels, 0 if not found; segments or chunks, counted to MAX_PARTS.
+
+    by_rows: a JPEG that is no progressive one, and so decoded row by row and at reduced scale, whatever its size.
+    """
 
     width: int
     height: int
     parts: int
+    by_rows: bool = False
 
     @property
     def pixels(self) -> int:
@@ -35,6 +39,7 @@ def announced(data: bytes) -> Announced | None:
 def _jpeg(data: bytes) -> Announced:
     """Pillow takes each segment with some lines of Python, and joins those of Exif in quadratic time."""
     width = height = parts = 0
+    by_rows = False
     at = 2
     while at < len(data) and parts <= MAX_PARTS:
         parts += 1
@@ -49,8 +54,9 @@ def _jpeg(data: bytes) -> Announced:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = _big(data, at + 5, 2), _big(data, at + 7, 2)
+            by_rows = marker in (0xC0, 0xC1)
         at += 2 + max(2, _big(data, at + 2, 2))
-    return Announced(width, height, parts)
+    return Announced(width, height, parts, by_rows)
 
 
 def _png(data: bytes) -> Announced:

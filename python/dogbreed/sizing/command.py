@@ -17,7 +17,8 @@ from dogbreed.sizing.targets import Endpoint, Function, Server, Target
 from dogbreed.sizing.traffic import KINDS, Traffic, generate, read_csv
 
 # What `endpoint` in terraform/modules/endpoint/variables.tf has where nothing is set, and an instance that fits it.
-DEFAULT_TARGET, DEFAULT_COOLDOWN_S, DEFAULT_OBJECTIVE_MS = 300.0, 300.0, 500.0
+DEFAULT_TARGET, DEFAULT_SCALE_IN_COOLDOWN_S, DEFAULT_SCALE_OUT_COOLDOWN_S = 300.0, 300.0, 360.0
+DEFAULT_OBJECTIVE_MS = 500.0
 DEFAULT_SERVICE_MS = 80.0
 
 
@@ -93,7 +94,15 @@ def load_test(
     out.print("\n" + _verdict(result), markup=False, soft_wrap=True)
     if result.sustained_per_instance:
         _print_plan(result, expected_rate, instance_type, price, start_s, is_function=isinstance(target, Function))
-    out.print(f"Written: {folder / 'loadtest.json'}, {folder / 'loadtest.png'}", markup=False, soft_wrap=True)
+        if isinstance(target, Server):
+            out.print(
+                f"The rate is that of the machine behind {target.where}: the values fit {instance_type} only if that "
+                "is as fast. Load the endpoint itself with --endpoint NAME before you rely on them.\n",
+                markup=False,
+                soft_wrap=True,
+            )
+    written = [path for path in (folder / "loadtest.json", folder / "loadtest.png") if path.exists()]
+    out.print(f"Written: {', '.join(map(str, written))}", markup=False, soft_wrap=True)
     return result.ended != "stopped"
 
 
@@ -134,10 +143,10 @@ def _print_plan(
     is_function: bool,
 ) -> None:
     rate = result.sustained_per_instance
-    step = result.at_sustained
+    usual, hardest = result.at_target, result.at_sustained
     assert rate is not None
-    mean_s = (step.mean_ms if step and step.mean_ms else result.settings.objective_ms) / 1000
-    slow_s = (step.p99_ms if step and step.p99_ms else result.settings.objective_ms) / 1000
+    mean_s = (usual.mean_ms if usual and usual.mean_ms else result.settings.objective_ms) / 1000
+    slow_s = (hardest.p99_ms if hardest and hardest.p99_ms else result.settings.objective_ms) / 1000
     extra = 0.0 if is_function else recommend.FETCH_S
 
     def plans(expected: float) -> tuple[recommend.EndpointPlan, recommend.FunctionPlan]:
@@ -199,7 +208,7 @@ def numbers(given: Sequence[str] | None, option: str, default: Sequence[float]) 
 def read_traffic(source: str, *, base_rate: float, peak_rate: float, hours: float, spike_minutes: float) -> Traffic:
     if source in KINDS:
         return generate(source, base_rate=base_rate, peak_rate=peak_rate, hours=hours, spike_minutes=spike_minutes)
-    if "." not in source and "/" not in source:
+    if "." not in source and "/" not in source and not Path(source).exists():
         raise DogbreedError(f"There is no traffic {source!r}", f"Give a CSV file or one of: {', '.join(KINDS)}.")
     return read_csv(Path(source))
 

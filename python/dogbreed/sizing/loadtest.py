@@ -28,6 +28,7 @@ from typing import Any
 
 from dogbreed.errors import DogbreedError
 from dogbreed.files import read_json, write_json
+from dogbreed.sizing.recommend import SAFETY_FACTOR
 from dogbreed.sizing.targets import OK, Target
 
 ERROR_SHARE = 0.001
@@ -134,6 +135,13 @@ class Result:
         """The longest good step at the rate found."""
         good = [s for s in self.steps if s.verdict == "good" and s.offered == self.sustained]
         return max(good, key=lambda s: s.seconds, default=None)
+
+    @property
+    def at_target(self) -> Step | None:
+        """The good step nearest to the load that auto-scaling keeps instances at."""
+        good = [s for s in self.steps if s.verdict == "good"]
+        target = (self.sustained or 0) * SAFETY_FACTOR
+        return min(good, key=lambda s: abs(s.offered - target), default=None)
 
     def service(self) -> dict[str, float] | None:
         """One instance as a queue, for `simulate-scaling`: `parallel` workers of `service_s` seconds each.
@@ -504,7 +512,9 @@ class _Search:
         if good is None:
             good, bad = await self._fall(bad)
         while good is not None and bad is not None and bad / good - 1 > settings.precision:
-            middle = round(math.sqrt(good * bad), 2)
+            middle = round(math.sqrt(good * bad), 4)
+            if middle in (good, bad):
+                break
             step = await self._hold(middle, settings.seconds(middle), "halve")
             if step.verdict == "good":
                 good = self.sustained = middle
@@ -540,19 +550,24 @@ class _Search:
         return None, bad
 
     async def _confirm(self) -> None:
-        """Holds the found rate once more and longer; a rate that fails is lowered by 5 %, four times at most."""
-        if not self.settings.confirm_s:
+        """Holds the found rate once more and longer; one that fails is lowered by 5 %, four times at most.
+
+        After that the highest rate counts that was held well, and below all that failed.
+        """
+        if not self.settings.confirm_s or self.sustained is None:
             return
+        rate = self.sustained
         for _ in range(5):
-            if self.sustained is None:
-                return
-            rate = self.sustained
+            self.sustained = rate
             step = await self._hold(rate, max(self.settings.confirm_s, self.settings.seconds(rate)), "confirm")
             if step.verdict == "good":
                 self.confirmed = True
                 return
             self._bounded_by(step)
-            self.sustained = round(rate * 0.95, 3)
+            rate = round(rate * 0.95, 3)
+        failed = min(step.offered for step in self.steps if step.verdict != "good")
+        held = [step.offered for step in self.steps if step.verdict == "good" and step.offered < failed]
+        self.sustained = max(held, default=None)
 
     def _bounded_by(self, step: Step) -> None:
         self.ended = "generator" if step.verdict == "generator" else "objective"

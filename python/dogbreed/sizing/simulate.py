@@ -206,7 +206,7 @@ def scale(
     invocations = np.bincount((arrivals // MINUTE_S).astype(np.int64), minlength=minutes)
     delay = math.ceil(metric_delay_s / MINUTE_S)
     first = math.ceil(invocations[0] / policy.target)  # as if it had been so before
-    capacity = basis = min(policy.max_instances, max(policy.min_instances, first))
+    capacity = min(policy.max_instances, max(policy.min_instances, first))
     desired = np.full(minutes * MINUTE_S, capacity, np.int64)
     serving = desired.copy()
     out_until = in_until = starting_until = 0.0
@@ -220,8 +220,9 @@ def scale(
         last = minute - delay
         if last < 0 or now >= len(desired):
             continue
-        if now >= out_until:
-            basis = capacity
+        # During a cooldown what was just added does not count, but for what of it already serves.
+        counted = serving[last * MINUTE_S : (last + 1) * MINUTE_S].mean()
+        basis = capacity if now >= out_until else counted
         if one_change_at_a_time and now < starting_until:
             continue
         more, wanted = _wanted(metric[: last + 1], policy, basis)
@@ -241,11 +242,11 @@ def scale(
             in_until = now + policy.scale_in_cooldown_s
             desired[now:] = wanted
             serving[now:] = np.minimum(serving[now:], wanted)
-            basis = capacity = wanted
+            capacity = wanted
     return Fleet(desired[:seconds], serving[:seconds], scale_outs, scale_ins)
 
 
-def _wanted(metric: Floats, policy: Policy, basis: int) -> tuple[bool, int]:
+def _wanted(metric: Floats, policy: Policy, basis: float) -> tuple[bool, int]:
     """Whether the high alarm is on, and how many instances target tracking asks for (without an alarm, too many)."""
     now = metric[-1]
     high = metric[-HIGH_MINUTES:]
