@@ -13,7 +13,21 @@ from photographs import write_photos
 from dogbreed.config import TrainConfig
 from dogbreed.train import Trained, train
 
-LONGEST = ("test_infrastructure.py", "test_terraform_modules.py", "test_ec2_train.py", "test_localaws_package.py")
+LONGEST = (
+    "test_infrastructure.py",
+    "test_package.py",
+    "test_terraform_modules.py",
+    "test_serve_hostile_inputs.py",
+    "test_serve_hostile_callers.py",
+    "test_page.py",
+    "test_ec2_train.py",
+    "test_loadtest.py",
+    "test_demo.py",
+    "test_image_serving.py",
+    "test_lambda_hostile.py",
+    "test_localaws_package.py",
+    "test_serve.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

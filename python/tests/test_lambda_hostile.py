@@ -227,9 +227,11 @@ def test_ten_thousand_hostile_inputs_are_answered_and_nothing_grows(function: Ch
     test_one()
     assert function.count >= INPUTS
     assert set(function.statuses) == STATUSES
-    assert sizes[2] - sizes[1] < 4 * 2**20, sizes
+    # Of thousands of inputs, a few KiB lost with each would show. Less comes and goes by itself in this process, which
+    # also holds the servers' threads, other tests' garbage and what the allocator keeps.
+    assert sizes[2] - sizes[1] < 12 * 2**20, sizes
     assert threading.active_count() <= threads + 2 and len(os.listdir("/proc/self/fd")) <= files + 4  # noqa: PTH208
-    assert time.process_time() - before_s < 60  # of all threads, the servers' included; some 15 s
+    assert time.process_time() - before_s < 150  # of all threads, the servers' included; some 15 s on a free machine
 
 
 def hypotheses(site: Raw) -> st.SearchStrategy[Callable[[], Any]]:

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from photographs import BREEDS, CLASSES
-from serving import Client, Reply, memory_mib, workers_of
+from serving import PING, Client, Reply, answers, kill_group, memory_mib, wait_until, workers_of
 
 from dogbreed.inference import MAX_BODY_BYTES, input_fn, predict_fn
-from dogbreed.serve import Running, running
+from dogbreed.server_process import Running, running
 from dogbreed.train import Trained
 
 
@@ -128,12 +128,14 @@ def test_a_mistake_is_answered_with_its_status_and_one_line(
 
 
 def test_other_paths_methods_and_types_are_refused(client: Client, jpeg: bytes) -> None:
-    assert client.get("/admin").status == 404
+    unknown = client.get("/admin")
+    assert unknown.status == 404
     wrong = client.get("/invocations")
     assert wrong.status == 405 and wrong.headers["allow"] == "POST"
     assert client.classify(jpeg, Accept="text/csv").status == 406
-    for reply in (client.get("/admin"), wrong):
-        assert set(reply.json()) == {"error"}
+    said = "there is nothing of that kind here: pictures go to POST /invocations, the page is at GET /"
+    for reply in (unknown, wrong):
+        assert reply.json() == {"error": said}
 
 
 def test_the_page_may_load_nothing_from_elsewhere(client: Client) -> None:
@@ -161,10 +163,14 @@ def test_metrics_count_what_was_answered(trained: Trained, jpeg: bytes) -> None:
             client.classify(jpeg)
             client.classify(b"", "image/jpeg")
             client.close()
+
+        def counted(status: int) -> bool:  # that happens after the answer is sent
+            metrics = Client(server.address).get("/metrics").body.decode()
+            return f'dogbreed_requests_total{{path="/invocations",status="{status}"}} 20.0\n' in metrics
+
+        wait_until(lambda: counted(200) and counted(422))
         metrics = Client(server.address).get("/metrics").body.decode()
         version = Client(server.address).classify(jpeg).json()["model"]
-    assert sample(metrics, 'dogbreed_requests_total{path="/invocations",status="200"}') == 20
-    assert sample(metrics, 'dogbreed_requests_total{path="/invocations",status="422"}') == 20
     assert sample(metrics, 'dogbreed_step_seconds_count{step="network"}') == 20
     assert sample(metrics, "dogbreed_batch_pictures_sum") == 20
     assert sample(metrics, "dogbreed_in_flight") == 0
@@ -227,13 +233,6 @@ class Load:
         return Counter(reply.status if reply else None for reply in self.replies)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_a_killed_worker_loses_only_what_it_had_in_hand(trained: Trained, jpeg: bytes) -> None:
     callers = 4
     with running(trained.folder) as server, Load(server.address, jpeg, callers) as load:
@@ -243,7 +242,11 @@ def test_a_killed_worker_loses_only_what_it_had_in_hand(trained: Trained, jpeg: 
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: sum(reply is not None for reply in load.replies[before:]) > 20)
         statuses = load.statuses()
+        (error,) = [line for line in server.log().splitlines() if '"level": "ERROR"' in line]
         metrics = Client(server.address).get("/metrics").body.decode()
+    death = json.loads(error)
+    assert death["message"] == "a worker died and was replaced" and death["worker"] == worker
+    assert death["exit_code"] == -signal.SIGKILL
     assert statuses[None] <= callers, "each caller lost at most the one that it waited for"
     assert set(statuses) <= {200, None} and statuses[200] > 40
     assert sample(metrics, "dogbreed_ready") == 1, "the dead one does not count"
@@ -288,7 +291,7 @@ def _has_answer(connection: socket.socket) -> bool:
     return bool(select.select([connection], [], [], 1)[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stopping_answers_what_is_in_hand(trained: Trained, jpeg: bytes, number: int) -> None:
     with running(trained.folder) as server, Load(server.address, jpeg, 8) as load:
         wait_until(lambda: len(load.replies) > 20)
@@ -310,12 +313,16 @@ def test_a_terminal_s_ctrl_c_ends_it_without_a_trace(trained: Trained) -> None:
         [sys.executable, "-m", "dogbreed", "serve", str(trained.folder), "--port", "0"],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert process.stderr
-    said = process.stderr.readline()
-    time.sleep(1.5)
-    os.killpg(process.pid, signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(30) == 0 and said.startswith("Serving ") and "Traceback" not in rest
+    try:
+        assert process.stderr
+        said = process.stderr.readline()
+        assert said.startswith("Serving ")
+        wait_until(lambda: answers(said.split(" at ")[1].split("/ ")[0], PING), 60)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(30) == 0 and "Traceback" not in rest
+    finally:
+        kill_group(process)
 
 
 # ------------------------------------------------------------------------------------------------ its own start
