@@ -46,7 +46,7 @@ FETCH_TIMEOUT_S = float(os.environ.get("FETCH_TIMEOUT_S", "8"))
 FETCH_EXEMPT = frozenset(filter(None, os.environ.get("FETCH_EXEMPT_HOSTS", "").split(",")))
 PAGE = os.environ.get("PAGE") == "1"
 METHODS = "GET, HEAD, POST" if PAGE else "POST"
-MAX_PAYLOAD_BYTES = 6 * 10**6  # what an endpoint takes in one request, and Lambda in one answer
+MAX_PAYLOAD_BYTES = int(os.environ.get("MAX_PAYLOAD_MB", "6")) * 10**6  # of a request to the endpoint, and an answer
 TOP_K = 5  # what the endpoint answers to bare bytes
 MAX_TOP_K = 1000
 JSON = "application/json"
@@ -283,7 +283,8 @@ def _invoke(picture: bytes, kind: str, top_k: int | None, details: bool) -> dict
         wishes = json.dumps({"top_k": top_k or "all"} | ({"details": True} if details else {})).encode()
         body = wishes[:-1] + b', "image": "' + base64.b64encode(picture) + b'"}'  # base64 needs no escapes
         if len(body) > MAX_PAYLOAD_BYTES:
-            raise Problem(413, f"for details or more than {TOP_K} classes the picture may have 4 MiB at most")
+            mib = MAX_PAYLOAD_BYTES * 3 // 4 * 10 // 2**20 / 10  # rounded down: the JSON around it needs room too
+            raise Problem(413, f"for details or more than {TOP_K} classes the picture may have {mib} MiB at most")
     try:
         response = _runtime.invoke_endpoint(EndpointName=ENDPOINT, ContentType=kind, Accept=JSON, Body=body)
         text = response["Body"].read(MAX_PAYLOAD_BYTES + 1)

@@ -10,7 +10,7 @@ locals {
   build         = "${path.root}/../build"
 
   # A serverless endpoint takes 4 MB in one request, the others 6, and may first have to start, which takes up to a minute.
-  function_defaults = module.endpoint.kind == "serverless" ? { timeout_s = 60, picture_max_mib = 3 } : { timeout_s = null, picture_max_mib = null }
+  function_defaults = module.endpoint.kind == "serverless" ? { timeout_s = 60, picture_max_mib = 3, payload_max_mb = 4 } : { timeout_s = null, picture_max_mib = null, payload_max_mb = null }
 
   data_bucket_arns     = [module.storage.data_bucket.arn, module.storage.artifacts_bucket.arn]
   external_bucket_arns = [for name in coalesce(var.data.external_bucket_names, []) : "arn:${data.aws_partition.current.partition}:s3:::${name}"]
@@ -121,6 +121,7 @@ module "classify_function" {
   memory_mb                   = var.classify_function.memory_mb
   timeout_s                   = var.classify_function.timeout_s != null ? var.classify_function.timeout_s : local.function_defaults.timeout_s
   picture_max_mib             = var.classify_function.picture_max_mib != null ? var.classify_function.picture_max_mib : local.function_defaults.picture_max_mib
+  payload_max_mb              = local.function_defaults.payload_max_mb
   fetch_exempt_hosts          = var.classify_function.fetch_exempt_hosts
   provisioned_concurrency     = var.classify_function.provisioned_concurrency
   provisioned_concurrency_max = var.classify_function.provisioned_concurrency_max

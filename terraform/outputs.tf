@@ -1,4 +1,6 @@
 locals {
+  images = { for name, image in module.training.images : name => image.uri }
+
   deployment = {
     region              = var.region
     prefix              = local.prefix
@@ -8,8 +10,7 @@ locals {
     network             = local.network
     execution_role_arn  = module.training.role_arn
     bundle              = module.training.bundle
-    images              = { for name, image in module.training.images : name => image.uri }
-    image_build_project = module.training.image_build_project_name
+    images              = local.images
     model_package_group = module.training.model_package_group_name
     feature_group       = module.training.feature_group_name
     endpoint = {
@@ -31,6 +32,19 @@ locals {
     notebook_url = one(module.notebook[*].url)
     dashboard    = module.observability.dashboard_name
     alarm_topic  = module.observability.topic_arn
+  }
+}
+
+# Apart from the deployment, because it depends on no endpoint: it is also there after an apply that stopped for want of
+# the image that this builds.
+output "image_build" {
+  description = "What builds the images, for `make image`: sources go to image/ in the bucket, encrypted with the key."
+  value = {
+    region           = var.region
+    kms_key_arn      = module.storage.kms_key_arn
+    artifacts_bucket = module.storage.artifacts_bucket.name
+    images           = local.images
+    project          = module.training.image_build_project_name
   }
 }
 

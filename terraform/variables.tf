@@ -160,7 +160,7 @@ variable "models" {
 }
 
 variable "check_image" {
-  description = "Whether a plan looks into ECR for the image of a model that names none. False where none is pulled (the local AWS), and to destroy what was never built: TF_VAR_check_image=false."
+  description = "Whether a plan looks into ECR for the image of a model that names none. TF_VAR_check_image=false for plans of pull requests, whose image is built later, and to destroy what was never built; false in the file where none is pulled (the local AWS)."
   type        = bool
   default     = true
   nullable    = false

@@ -519,9 +519,9 @@ def infra_image(
             "The local AWS builds and pulls no images: its endpoints run as processes on this machine",
             "Name an environment on AWS, such as ENV=dev.",
         )
-    deployment = terraform.output().get("deployment")
+    made = terraform.output().get("image_build")
     terraform.package(rebuild=True)
-    typer.echo(build_image(terraform.repository, deployment, image))
+    typer.echo(build_image(terraform.repository, made, image))
 
 
 @infra_app.command("scan")

@@ -121,28 +121,29 @@ def _connection(parts: SplitResult, deadline: float, allowed: Collection[str]) -
     Socket timeouts alone would not do: they start anew with every byte that a slow host lets drip.
     """
     host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    is_https = parts.scheme == "https"
+    default_port = 443 if is_https else 80
+    port = parts.port or default_port
     connection = http.client.HTTPConnection(host, port)
+    connection.default_port = default_port  # Host names every other, and signed addresses are signed without this one
     sock = connection.sock = _connect(host, port, deadline, exempt=f"{host}:{port}" in allowed)
 
     def cut() -> None:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    timer = threading.Timer(_left(deadline), cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        if parts.scheme == "https":
+    with contextlib.ExitStack() as in_the_end:  # the last first
+        in_the_end.callback(lambda: sock.close())  # whichever it is by then
+        timer = threading.Timer(_left(deadline), cut)
+        _start(timer)
+        in_the_end.callback(timer.join)  # or it might cut what gets this socket's number next
+        in_the_end.callback(timer.cancel)
+        if is_https:
             name = host.removesuffix(".")  # as certificates spell it
             sock = connection.sock = _tls().wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
             _left(deadline)  # the timer may have found neither of the two sockets
             sock.do_handshake()
         yield connection
-    finally:
-        timer.cancel()
-        timer.join()  # or it might cut what gets this socket's number next
-        sock.close()
 
 
 @functools.cache
@@ -178,14 +179,22 @@ def _resolve(host: str, port: int, deadline: float) -> list[str]:
         with contextlib.suppress(OSError, UnicodeError):
             found.extend(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
-    thread = threading.Thread(target=look_up, daemon=True)
-    thread.start()
+    thread = threading.Thread(target=look_up)
+    _start(thread)
     thread.join(_left(deadline))
     if thread.is_alive():
         raise Refused("fetching the address took too long")
     if not found:
         raise Refused("the host of the address is unknown")
     return found
+
+
+def _start(thread: threading.Thread) -> None:
+    thread.daemon = True
+    try:
+        thread.start()
+    except RuntimeError:  # the machine has no more threads
+        raise Refused("too many addresses are being fetched; try again in some seconds") from None
 
 
 def is_public(address: str) -> bool:

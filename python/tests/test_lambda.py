@@ -280,6 +280,20 @@ def test_details_are_asked_for_and_come_through(function: Function) -> None:
     assert function.runtime.received[0].body == JPEG  # as bare bytes
 
 
+@pytest.mark.parametrize(("limit_mb", "said"), [(4, "2.8"), (6, "4.2")])
+def test_a_picture_with_wishes_is_refused_where_the_endpoint_would_refuse_it(
+    function: Function, limit_mb: int, said: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    function.module = load(tmp_path, environment | {"MAX_PAYLOAD_MB": str(limit_mb)})
+    large = JPEG + bytes(limit_mb * 10**6 * 3 // 4)
+    assert f"may have {said} MiB at most" in function.refusal({"image": text(large), "details": True}, 413)
+    assert function.runtime.received == []
+    fitting = JPEG + bytes(int(float(said) * MIB) - len(JPEG))
+    assert function({"image": text(fitting), "details": True})[0] == 200
+    assert function({"image": text(large)})[0] == 200, "bare bytes are no larger than they are"
+    assert [len(request.body) <= limit_mb * 10**6 for request in function.runtime.received] == [True, True]
+
+
 # ------------------------------------------------------------------------------------------------ events
 
 

@@ -405,6 +405,9 @@ def test_destroy_takes_the_data_only_where_the_environment_says_so(dev: Terrafor
     calls = [arguments for arguments, _ in fake.calls[asked:]]
     assert f"-target={BUCKET}" in calls[1] and "-destroy" not in calls[1]
     assert "-destroy" in calls[4] and not any(a.startswith("-target=") for a in calls[4])
+    for plan in (fake.calls[asked - 1][0], calls[4]):  # of two values the last counts
+        of_file = next(i for i, argument in enumerate(plan) if argument.startswith("-var-file="))
+        assert any("check_image=false" in argument for argument in plan[of_file + 1 :])
     assert not dev.plan_file.exists()
 
 

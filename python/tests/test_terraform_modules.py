@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,9 +43,28 @@ class Tree:
         lock = folder / ".terraform.lock.hcl"
         if not lock.exists():
             shutil.copy(self.terraform / ".terraform.lock.hcl", lock)
+        said = self._run(folder, ["init", "-backend=false"], ["test", *options])
+        assert "Success! " in said and "Success! 0 passed" not in said
+        return said
+
+    def needed_by(self, node: str) -> set[str]:
+        """All that Terraform has to work out, or make, before this part of the root."""
+        local = 'terraform {\n  backend "local" {}\n}\n'  # without a backend there is no graph
+        (self.terraform / "local_override.tf").write_text(local)
+        graph = self._run(self.terraform, ["init"], ["graph", "-type=plan"])
+        edges = re.findall(r'"\[root\] ([^"]+)" -> "\[root\] ([^"]+)"', graph)
+        found: set[str] = set()
+        todo = {f"{node} (expand)"}
+        while todo:
+            found |= todo
+            todo = {needed for needing, needed in edges if needing in todo} - found
+        return found
+
+    def _run(self, folder: Path, *commands: list[str]) -> str:
+        """What the last of these commands of Terraform says; all have to succeed."""
         configuration = str(cli_configuration(Repository(ROOT)))
         environ = {**os.environ, "TF_CLI_CONFIG_FILE": configuration, "CHECKPOINT_DISABLE": "1"}
-        for command in (["init", "-backend=false"], ["test", *options]):
+        for command in commands:
             done = subprocess.run(
                 ["terraform", *command, "-no-color"],
                 cwd=folder,
@@ -54,7 +74,6 @@ class Tree:
                 timeout=300,
             )
             assert done.returncode == 0, done.stdout + done.stderr
-        assert "Success! " in done.stdout and "Success! 0 passed" not in done.stdout
         return done.stdout
 
     def plan(self, file: str, *options: str) -> dict[str, dict[str, Any]]:
@@ -69,6 +88,18 @@ class Tree:
 @pytest.mark.parametrize("part", TESTED, ids=lambda part: part.name or "root")
 def test_part(part: Path, tmp_path: Path) -> None:
     Tree(tmp_path).test(part)
+
+
+@pytest.mark.slow
+def test_what_builds_the_images_is_known_before_there_is_an_endpoint(tmp_path: Path) -> None:
+    """An apply that stops because the endpoint's image is missing has to leave what `make image` builds it with."""
+    tree = Tree(tmp_path)
+    needed, served = (
+        {match[0] for name in tree.needed_by(f"output.{output}") if (match := re.match(r"module\.\w+", name))}
+        for output in ("image_build", "deployment")
+    )
+    assert needed == {"module.storage", "module.training"}
+    assert {"module.endpoint", "module.observability"} <= served
 
 
 @pytest.mark.slow

@@ -14,6 +14,11 @@ output "permissions_boundary_arn" {
   value       = aws_iam_policy.boundary.arn
 }
 
+output "build_images_policy_arn" {
+  description = "Policy for whoever runs `make image`; attach it to their role."
+  value       = aws_iam_policy.build_images.arn
+}
+
 output "plan_role_arn" {
   description = "Role for workflows of pull requests: role-to-assume of aws-actions/configure-aws-credentials."
   value       = aws_iam_role.ci["plan"].arn

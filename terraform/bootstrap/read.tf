@@ -18,7 +18,7 @@ locals {
       # The objects that Terraform itself uploads.
       Sid      = "Bundles"
       Action   = ["s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectTagging", "s3:GetObjectVersion"]
-      Resource = [for prefix in ["code", "image"] : "${local.buckets}/${prefix}/*"]
+      Resource = "${local.buckets}/code/*"
     },
     {
       Sid       = "Keys"

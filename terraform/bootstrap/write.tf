@@ -23,7 +23,7 @@ locals {
     {
       Sid      = "Bundles"
       Action   = ["s3:AbortMultipartUpload", "s3:PutObject", "s3:PutObjectTagging"]
-      Resource = [for prefix in ["code", "image"] : "${local.buckets}/${prefix}/*"]
+      Resource = "${local.buckets}/code/*"
     },
     {
       # Whatever a bucket holds, when it may be emptied on destroy.

@@ -45,6 +45,19 @@ run "the_model_of_this_environment_goes_live_and_no_other" {
   }
 }
 
+run "what_builds_the_images_is_told_apart_from_what_is_made_with_them" {
+  command = plan
+
+  assert {
+    condition = (
+      output.image_build.region == "us-east-1" && output.image_build.project == "dogbreed-dev-image" &&
+      output.image_build.artifacts_bucket == "dogbreed-dev-artifacts-123456789012-us-east-1" &&
+      join(" ", sort(keys(output.image_build.images))) == "serving training"
+    )
+    error_message = "`make image` cannot find its bucket, project or images."
+  }
+}
+
 run "a_model_in_aws_container_needs_a_way_out" {
   command = plan
 
@@ -82,7 +95,7 @@ run "a_serverless_endpoint_decides_what_the_function_may_send_and_wait_for" {
   }
 
   assert {
-    condition     = local.function_defaults == { timeout_s = 60, picture_max_mib = 3 } && module.classify_function[0].watched.timeout_s == 60
+    condition     = local.function_defaults == { timeout_s = 60, picture_max_mib = 3, payload_max_mb = 4 } && module.classify_function[0].watched.timeout_s == 60
     error_message = "Larger pictures would be refused, and calls cut off while the endpoint starts."
   }
 }

@@ -20,16 +20,19 @@ IMAGES = ("serving", "training")
 LOG_LINES = 40  # of a failed build: enough for Docker's last step
 
 
-def image_uri(repository: Repository, deployment: Mapping[str, Any], name: str) -> str:
-    """The image of the present sources, as packed in build/; deployment: Terraform's output of that name."""
+def image_uri(repository: Repository, made: Mapping[str, Any], name: str) -> str:
+    """The image of the present sources, as packed in build/; made: Terraform's output `image_build` or `deployment`."""
     tag = sha256_file(repository.build / f"{name}-image.zip")[:16]
-    return f"{deployment['images'][name].rpartition(':')[0]}:{tag}"
+    return f"{made['images'][name].rpartition(':')[0]}:{tag}"
 
 
-def build_image(repository: Repository, deployment: Mapping[str, Any] | None, name: str, *, poll_s: float = 5.0) -> str:
+def build_image(repository: Repository, made: Mapping[str, Any] | None, name: str, *, poll_s: float = 5.0) -> str:
     """The URI of the image `name` of the packed sources, which is built unless it is there.
 
     Progress goes to standard error, and of a failed build the end of its log.
+
+    Args:
+        made: Terraform's output `image_build`.
 
     Raises:
         DogbreedError: nothing has been applied, AWS refuses, or the build fails.
@@ -38,17 +41,17 @@ def build_image(repository: Repository, deployment: Mapping[str, Any] | None, na
 
     if name not in IMAGES:
         raise DogbreedError(f"There is no image {name!r}", f"Choose one of: {', '.join(IMAGES)}.")
-    if not deployment or name not in deployment.get("images", {}):
+    if not made or name not in made.get("images", {}):
         raise DogbreedError(
             "There is nothing yet that builds this image", "Run `make apply` for the environment first."
         )
-    uri = image_uri(repository, deployment, name)
-    session = boto3.Session(region_name=deployment["region"])
+    uri = image_uri(repository, made, name)
+    session = boto3.Session(region_name=made["region"])
     with _told():
         if _exists(session, uri):
             _say(f"{uri} is there already.")
             return uri
-        build = _start(session, repository, deployment, name, uri)
+        build = _start(session, repository, made, name, uri)
         _say(f"Building {uri}")
         build = _follow(session.client("codebuild"), build, poll_s)
         if build["buildStatus"] != "SUCCEEDED":
@@ -77,16 +80,16 @@ def _exists(session: Any, uri: str) -> bool:
     return True
 
 
-def _start(session: Any, repository: Repository, deployment: Mapping[str, Any], name: str, uri: str) -> dict[str, Any]:
+def _start(session: Any, repository: Repository, made: Mapping[str, Any], name: str, uri: str) -> dict[str, Any]:
     """Hands over the sources and starts a build of just this version of them."""
-    bucket, key = deployment["artifacts_bucket"], f"image/{name}.zip"
+    bucket, key = made["artifacts_bucket"], f"image/{name}.zip"
     with (repository.build / f"{name}-image.zip").open("rb") as source:
         stored = session.client("s3").put_object(
             Bucket=bucket, Key=key, Body=source, ContentType="application/zip",
-            ServerSideEncryption="aws:kms", SSEKMSKeyId=deployment["kms_key_arn"],
+            ServerSideEncryption="aws:kms", SSEKMSKeyId=made["kms_key_arn"],
         )  # fmt: skip
     started = session.client("codebuild").start_build(
-        projectName=deployment["image_build_project"],
+        projectName=made["project"],
         sourceTypeOverride="S3",
         sourceLocationOverride=f"{bucket}/{key}",
         sourceVersion=stored["VersionId"],
@@ -143,7 +146,7 @@ def _told() -> Iterator[None]:
         reason = " ".join(error.response["Error"].get("Message", "").split()).rstrip(".")
         raise DogbreedError(
             f"AWS refuses {error.operation_name} ({error.response['Error']['Code']}: {reason})",
-            "Use credentials that may upload to image/ in the artifacts bucket, start builds and read their logs.",
+            "Use credentials with bootstrap's policy `<project>-build-images`, or with the same rights.",
         ) from None
     except BotoCoreError as error:
         raise DogbreedError(f"AWS cannot be asked ({str(error).rstrip('.')})", "Check network and sign-in.") from None

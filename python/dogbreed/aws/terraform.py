@@ -29,8 +29,8 @@ LOCAL = "local"
 OLDEST = (1, 11)
 DATA = "module.storage"  # where the root keeps it
 # Attributes that exist in the state alone: whether Terraform may empty a bucket, or an image repository, to delete it.
-UNCHECKED = "check_image=false"  # what is to be removed needs no image that is there
 GUARDS = {"force_destroy", "force_delete"}
+UNCHECKED = "check_image=false"  # what is to be removed needs no image that is there
 
 _SOURCES = re.compile(r"^.*\b(?:source|version)\b.*=.*$", re.M)
 
@@ -132,7 +132,7 @@ class Terraform:
             )
         try:
             self._read("apply", str(self.plan_file), lock_timeout="60s")
-            self._read("plan", destroy=True, var=UNCHECKED, **options)
+            self._read("plan", destroy=True, **options, var=UNCHECKED)  # of two values the last counts
             if _removed(self.plan_json()) != shown:
                 raise DogbreedError("What would be removed is no longer what was shown", "")
         except DogbreedError as error:

@@ -95,23 +95,23 @@ run "policies_name_actions_and_resources" {
   }
 
   assert {
-    condition = toset(flatten([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary]) : [
+    condition = toset(flatten([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary, aws_iam_policy.build_images]) : [
       for statement in jsondecode(policy.policy).Statement : statement.Sid if contains(flatten([statement.Resource]), "*")
     ]])) == toset(["NoResources", "MakeKeys", "Unsubscribe"])
     error_message = "Resource * is for the actions that AWS gives no resource-level permission, in a statement that says so."
   }
   assert {
-    condition = !anytrue(flatten([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary]) : [
+    condition = !anytrue(flatten([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary, aws_iam_policy.build_images]) : [
       for statement in jsondecode(policy.policy).Statement : [for action in flatten([statement.Action]) : action == "*" || endswith(action, ":*")] if statement.Effect == "Allow"
     ]]))
     error_message = "No policy allows a whole service."
   }
   assert {
-    condition     = alltrue([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary]) : length(policy.policy) <= 6144])
+    condition     = alltrue([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary, aws_iam_policy.build_images]) : length(policy.policy) <= 6144])
     error_message = "IAM takes 6,144 characters of a managed policy."
   }
   assert {
-    condition = alltrue([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary]) :
+    condition = alltrue([for policy in concat(values(aws_iam_policy.this), [aws_iam_policy.boundary, aws_iam_policy.build_images]) :
       length(jsondecode(policy.policy).Statement[*].Sid) == length(distinct(jsondecode(policy.policy).Statement[*].Sid))
     ])
     error_message = "Every statement has a Sid of its own."
@@ -136,8 +136,45 @@ run "plan_changes_nothing_but_the_lock" {
     error_message = "Settings are for the plan, what passes through the system is not."
   }
   assert {
-    condition     = one([for statement in jsondecode(aws_iam_policy.this["read"].policy).Statement : statement.Resource if contains(flatten([statement.Action]), "s3:GetObject")]) == ["arn:aws:s3:::dogbreed-*-123456789012-us-east-1/code/*", "arn:aws:s3:::dogbreed-*-123456789012-us-east-1/image/*"]
+    condition     = one([for statement in jsondecode(aws_iam_policy.this["read"].policy).Statement : statement.Resource if contains(flatten([statement.Action]), "s3:GetObject")]) == "arn:aws:s3:::dogbreed-*-123456789012-us-east-1/code/*"
     error_message = "Of the objects the plan reads only those that Terraform uploads: no pictures, no models."
+  }
+}
+
+run "images_are_built_by_others_than_ci" {
+  command = plan
+
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.build_images.policy).Statement : statement.Sid => jsonencode([statement.Action, statement.Resource]) } == {
+      for sid, allowed in {
+        UploadSources  = ["s3:PutObject", "arn:aws:s3:::dogbreed-*-123456789012-us-east-1/image/*"]
+        EncryptSources = ["kms:GenerateDataKey", "arn:aws:kms:us-east-1:123456789012:key/*"]
+        Build          = [["codebuild:BatchGetBuilds", "codebuild:StartBuild"], "arn:aws:codebuild:us-east-1:123456789012:project/dogbreed-*-image"]
+        ReadLog        = ["logs:GetLogEvents", "arn:aws:logs:us-east-1:123456789012:log-group:/aws/codebuild/dogbreed-*-image:log-stream:*"]
+        FindImages = ["ecr:DescribeImages", [
+          "arn:aws:ecr:us-east-1:123456789012:repository/dogbreed-*-serving", "arn:aws:ecr:us-east-1:123456789012:repository/dogbreed-*-training",
+        ]]
+        ListStates    = ["s3:ListBucket", "arn:aws:s3:::terraform-state-dogbreed-123456789012-us-east-1"]
+        ReadStates    = ["s3:GetObject", "arn:aws:s3:::terraform-state-dogbreed-123456789012-us-east-1/*.tfstate"]
+        DecryptStates = ["kms:Decrypt", aws_kms_key.state.arn]
+      } : sid => jsonencode(allowed)
+    }
+    error_message = "Whoever builds images can do other things than that, or not that."
+  }
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.build_images.policy).Statement : statement.Sid => jsonencode(statement.Condition) if can(statement.Condition) } == {
+      EncryptSources = jsonencode({ StringEquals = { "aws:ResourceTag/Project" = "dogbreed", "kms:ViaService" = "s3.us-east-1.amazonaws.com" } })
+      DecryptStates  = jsonencode({ StringEquals = { "kms:ViaService" = "s3.us-east-1.amazonaws.com" } })
+    }
+    error_message = "Keys serve objects in S3, and of all keys the project's and the state's."
+  }
+  assert {
+    condition     = !contains(keys(aws_iam_policy.this), "build-images") && aws_iam_policy.build_images.path == "/bootstrap/"
+    error_message = "CI starts no builds, and cannot change who may."
+  }
+  assert {
+    condition     = !anytrue([for policy in aws_iam_policy.this : strcontains(policy.policy, "/image/")])
+    error_message = "Terraform uploads no sources of images."
   }
 }
 

@@ -49,6 +49,7 @@ resource "aws_lambda_function" "this" {
         ENDPOINT_NAME    = var.endpoint_name
         FETCH_TIMEOUT_S  = var.fetch_timeout_s
         INVOKE_TIMEOUT_S = local.invoke_timeout_s
+        MAX_PAYLOAD_MB   = var.payload_max_mb
         MAX_PICTURE_MIB  = var.picture_max_mib
       },
       length(var.fetch_exempt_hosts) == 0 ? {} : { FETCH_EXEMPT_HOSTS = join(",", var.fetch_exempt_hosts) },

@@ -109,6 +109,18 @@ variable "picture_max_mib" {
   }
 }
 
+variable "payload_max_mb" {
+  description = "What the endpoint takes in one request, in MB: 6, or 4 if it is serverless. A picture with wishes (details, more classes) goes there as base64, a third larger."
+  type        = number
+  default     = 6
+  nullable    = false
+
+  validation {
+    condition     = contains([4, 6], var.payload_max_mb)
+    error_message = "Set payload_max_mb to 6, or to 4 for a serverless endpoint."
+  }
+}
+
 variable "fetch_exempt_hosts" {
   description = "host:port pairs, matched to the letter, that pictures are fetched from although their address is not public. For local AWS and trials; each is a way for callers to reach that address."
   type        = set(string)

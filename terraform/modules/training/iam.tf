@@ -320,6 +320,7 @@ resource "aws_iam_role_policy" "image_build" {
         Effect = "Allow"
         Action = [
           "ecr:BatchCheckLayerAvailability",
+          "ecr:BatchGetImage", # a push asks first whether the manifest is there
           "ecr:CompleteLayerUpload",
           "ecr:DescribeImages",
           "ecr:InitiateLayerUpload",

@@ -76,7 +76,7 @@ run "by_default" {
   }
   assert {
     condition = aws_lambda_function.this.environment[0].variables == tomap({
-      ENDPOINT_NAME = "dogbreed-test", FETCH_TIMEOUT_S = "8", INVOKE_TIMEOUT_S = "7", MAX_PICTURE_MIB = "5", PAGE = "1"
+      ENDPOINT_NAME = "dogbreed-test", FETCH_TIMEOUT_S = "8", INVOKE_TIMEOUT_S = "7", MAX_PAYLOAD_MB = "6", MAX_PICTURE_MIB = "5", PAGE = "1"
     })
     error_message = "The handler knows its endpoint and limits, shows the page behind the URL, and no address is exempt from the rule of public addresses."
   }
@@ -265,6 +265,7 @@ run "without_url_concurrency_or_cap" {
     reserved_concurrency    = -1
     url_auth                = "OFF"
     timeout_s               = 60
+    payload_max_mb          = 4
     fetch_exempt_hosts      = ["127.0.0.1:8000", "pictures.test:443"]
   }
 
@@ -283,9 +284,10 @@ run "without_url_concurrency_or_cap" {
   assert {
     condition = (
       aws_lambda_function.this.environment[0].variables["FETCH_EXEMPT_HOSTS"] == "127.0.0.1:8000,pictures.test:443" &&
-      aws_lambda_function.this.environment[0].variables["INVOKE_TIMEOUT_S"] == "23"
+      aws_lambda_function.this.environment[0].variables["INVOKE_TIMEOUT_S"] == "23" &&
+      aws_lambda_function.this.environment[0].variables["MAX_PAYLOAD_MB"] == "4"
     )
-    error_message = "The handler knows the exempt hosts, and has more time for the endpoint when there is more."
+    error_message = "The handler knows the exempt hosts and what the endpoint takes, and has more time for it when there is more."
   }
 }
 
@@ -363,12 +365,14 @@ run "values_out_of_range" {
     memory_mb                   = 64
     timeout_s                   = 15
     picture_max_mib             = 6
+    payload_max_mb              = 5
     provisioned_concurrency     = 5
     provisioned_concurrency_max = 4
     log_retention_days          = 100
   }
   expect_failures = [
-    var.prefix, var.memory_mb, var.timeout_s, var.picture_max_mib, var.provisioned_concurrency_max, var.log_retention_days,
+    var.prefix, var.memory_mb, var.timeout_s, var.picture_max_mib, var.payload_max_mb, var.provisioned_concurrency_max,
+    var.log_retention_days,
   ]
 }
 

@@ -236,6 +236,14 @@ run "in_a_network" {
   }
 
   assert {
+    condition = join(" ", sort(one([for s in jsondecode(aws_iam_role_policy.image_build.policy).Statement : s.Action if s.Sid == "PushImages"]))) == join(" ", [
+      "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload", "ecr:DescribeImages",
+      "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
+    ])
+    error_message = "A push lacks one of the rights that AWS lists for it, or has one that it does not need."
+  }
+
+  assert {
     condition     = one([for s in jsondecode(aws_iam_policy.job_launcher.policy).Statement : s.Resource if s.Sid == "FindImages"]) == "arn:aws:ecr:eu-central-1:123456789012:repository/dogbreed-dev-training"
     error_message = "A launcher cannot find the image for jobs."
   }
