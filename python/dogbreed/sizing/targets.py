@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -140,7 +141,7 @@ class Server:
             await self._session.close()
 
 
-class _Aws:
+class _Aws(ABC):
     """Calls botocore, which waits for each answer, in so many threads; no repeats, so that every refusal is seen."""
 
     service = ""
@@ -242,8 +243,9 @@ class _Aws:
             return "429"
         return str(error.response["ResponseMetadata"].get("HTTPStatusCode", code))
 
+    @abstractmethod
     def _call(self, picture: bytes) -> str:
-        raise NotImplementedError
+        """Sends one picture; what came of it, as `Target.send` says it."""
 
     async def _in_thread(self, function: Callable[[bytes], str], picture: bytes) -> str:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, picture)
